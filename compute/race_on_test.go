@@ -1,0 +1,6 @@
+//go:build race
+
+package compute_test
+
+// The programs that tests start are built like the tests themselves.
+const raceDetector = true

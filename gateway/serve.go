@@ -1,0 +1,375 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quire/compute/remote"
+)
+
+const (
+	maxHead    = 32 << 10
+	headTime   = 5 * time.Second
+	idleClient = 2 * time.Minute
+	reserveFDs = 2000 // for nodes, the control side and what the runtime needs
+)
+
+// keepAlive finds a peer that vanished without a word within 90 s.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+const userTimeout = 90 * time.Second // the same for one that owes us an acknowledgment
+
+// connections counts who is in.
+type connections struct {
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	waiting   map[net.Conn]struct{} // their first byte has not come
+	ended     bool
+
+	browsers atomic.Int64
+	max      int64 // browsers
+	all      atomic.Int64
+	maxAll   int64 // accepted and not yet told apart
+}
+
+func (c *connections) init(max int) {
+	c.listeners = map[net.Listener]struct{}{}
+	c.waiting = map[net.Conn]struct{}{}
+	var limit syscall.Rlimit
+	files := int64(1024)
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		files = int64(min(limit.Cur, 1<<20))
+	}
+	// Each browser connection may need a second descriptor, towards a node.
+	c.max, c.maxAll = (files-reserveFDs)/2, files-reserveFDs/4
+	if files < 2*reserveFDs {
+		c.max, c.maxAll = files/4, files/2
+	}
+	if max > 0 {
+		c.max = int64(max)
+	}
+}
+
+func (c *connections) hijacked(n int64) { c.browsers.Add(n) }
+
+func (c *connections) listen(l net.Listener) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	c.listeners[l] = struct{}{}
+	return true
+}
+
+// wait registers a connection whose first byte is awaited.
+func (c *connections) wait(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.waiting[conn] = struct{}{}
+	}
+	return !c.ended
+}
+
+func (c *connections) waited(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, conn)
+}
+
+func (c *connections) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	for l := range c.listeners {
+		l.Close()
+	}
+	for conn := range c.waiting {
+		conn.Close()
+	}
+}
+
+// state is the browser server's ConnState. A hijacked connection counts again
+// as a socket.
+func (c *connections) state(_ net.Conn, s http.ConnState) {
+	if s == http.StateClosed || s == http.StateHijacked {
+		c.browsers.Add(-1)
+	}
+}
+
+func (g *Gateway) browserServer() *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(g.cfg.TLS != nil)
+	s := &http.Server{
+		Handler:           g,
+		Protocols:         p,
+		ReadHeaderTimeout: headTime,
+		IdleTimeout:       idleClient,
+		MaxHeaderBytes:    maxHead,
+		ErrorLog:          remote.QuietLog(g.log),
+		ConnState:         g.conns.state,
+		BaseContext:       func(net.Listener) context.Context { return g.ctx },
+	}
+	if g.cfg.TLS != nil {
+		s.TLSConfig = g.bothSides()
+		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if g.control != nil && r.TLS != nil && internalName(r.TLS.ServerName) {
+				g.control.Handler.ServeHTTP(w, r)
+				return
+			}
+			g.ServeHTTP(w, r)
+		})
+	}
+	return s
+}
+
+// bothSides is the TLS of a port that browsers and the server share: the name
+// asked for tells them apart, and each gets its own rules.
+func (g *Gateway) bothSides() *tls.Config {
+	conf := g.cfg.TLS.Clone()
+	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS12)
+	if g.cfg.Identity == nil {
+		return conf
+	}
+	control := g.cfg.Identity.Listen(remote.RoleServer)
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if internalName(hello.ServerName) {
+			return control, nil
+		}
+		return nil, nil
+	}
+	return conf
+}
+
+func internalName(name string) bool { return strings.HasSuffix(name, "."+remote.Domain) }
+
+// Serve answers on l until Close, and returns http.ErrServerClosed then.
+// Connections that begin with TLS are the control side's; on a gateway that
+// speaks TLS to browsers too, the server name decides.
+func (g *Gateway) Serve(l net.Listener) error {
+	if !g.conns.listen(l) {
+		return http.ErrServerClosed
+	}
+	browsers, control := newQueue(l.Addr()), newQueue(l.Addr())
+	defer browsers.Close()
+	defer control.Close()
+	if g.cfg.TLS != nil {
+		go g.browser.ServeTLS(browsers, "", "")
+	} else {
+		go g.browser.Serve(browsers)
+	}
+	if g.control != nil {
+		go g.control.ServeTLS(control, "", "")
+	}
+	var pause time.Duration
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return http.ErrServerClosed
+			}
+			// Out of descriptors or the like: connections that end give room.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			g.log.Warn("accept", "error", err, "again_in", pause)
+			select {
+			case <-g.ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		if g.conns.all.Add(1) > g.conns.maxAll {
+			g.conns.all.Add(-1)
+			conn.Close()
+			continue
+		}
+		go g.sort(conn, browsers, control)
+	}
+}
+
+// ServeControl answers the server alone on l until Close, where browsers come
+// by a listener that the server cannot reach.
+func (g *Gateway) ServeControl(l net.Listener) error {
+	if g.control == nil || !g.conns.listen(l) {
+		return http.ErrServerClosed
+	}
+	return g.control.ServeTLS(l, "", "")
+}
+
+// sort looks at the first byte without taking it, and gives the connection to
+// who answers it.
+func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
+	if !g.conns.wait(accepted) {
+		g.conns.all.Add(-1)
+		accepted.Close()
+		return
+	}
+	tune(accepted)
+	accepted.SetReadDeadline(time.Now().Add(headTime))
+	first, conn, err := peek(accepted)
+	g.conns.waited(accepted)
+	g.conns.all.Add(-1)
+	if err != nil {
+		conn.Close()
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	isTLS := first == 0x16
+	switch {
+	case isTLS && g.cfg.TLS == nil:
+		if g.control == nil || !control.push(conn) {
+			conn.Close()
+		}
+		return
+	case !isTLS && g.cfg.TLS != nil:
+		conn.Close()
+		return
+	}
+	if g.conns.browsers.Add(1) > g.conns.max {
+		g.conns.browsers.Add(-1)
+		conn.SetDeadline(time.Now().Add(time.Second))
+		if !isTLS {
+			io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
+		}
+		conn.Close()
+		return
+	}
+	if !isTLS {
+		if l := g.newLine(conn); l != nil {
+			rest, over := l.serve()
+			if over {
+				g.conns.browsers.Add(-1)
+				conn.Close()
+				return
+			}
+			conn = &prefixed{Conn: conn, first: rest}
+		}
+	}
+	if !browsers.push(conn) {
+		g.conns.browsers.Add(-1)
+		conn.Close()
+	}
+}
+
+func tune(conn net.Conn) {
+	t, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	t.SetKeepAliveConfig(keepAlive)
+	if raw, err := t.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		})
+	}
+}
+
+// peek returns the first byte of a connection that still has it.
+func peek(conn net.Conn) (byte, net.Conn, error) {
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return peekRead(conn)
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return peekRead(conn)
+	}
+	var b [1]byte
+	var n int
+	var perr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		return perr != syscall.EAGAIN && perr != syscall.EINTR
+	})
+	switch {
+	case err != nil:
+		return 0, conn, err
+	case perr != nil:
+		return 0, conn, perr
+	case n == 0:
+		return 0, conn, io.EOF
+	}
+	return b[0], conn, nil
+}
+
+// peekRead is for connections that are not sockets.
+func peekRead(conn net.Conn) (byte, net.Conn, error) {
+	var b [1]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil {
+		return 0, conn, err
+	}
+	return b[0], &prefixed{Conn: conn, first: b[:]}, nil
+}
+
+// A prefixed connection still has bytes that were read from it.
+type prefixed struct {
+	net.Conn
+	first []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.first) > 0 {
+		n := copy(b, p.first)
+		p.first = p.first[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
+// bare is the connection itself once nothing is left in front of it.
+func bare(c net.Conn) net.Conn {
+	if p, ok := c.(*prefixed); ok && len(p.first) == 0 {
+		return p.Conn
+	}
+	return c
+}
+
+// A queue is a listener that is fed.
+type queue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newQueue(addr net.Addr) *queue {
+	return &queue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (q *queue) push(c net.Conn) bool {
+	select {
+	case q.conns <- c:
+		return true
+	case <-q.done:
+		return false
+	}
+}
+
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+func (q *queue) Addr() net.Addr { return q.addr }

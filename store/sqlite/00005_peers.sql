@@ -1,0 +1,31 @@
+-- +goose Up
+CREATE TABLE peers ( -- the keys of gateways and nodes
+  node        TEXT PRIMARY KEY,
+  fingerprint TEXT NOT NULL UNIQUE,
+  generation  BIGINT NOT NULL,  -- of the newest certificate it has shown
+  issued      BIGINT NOT NULL,  -- of the newest it was given
+  expires     BIGINT NOT NULL,
+  joined      BIGINT NOT NULL,
+  cloned      BOOLEAN NOT NULL,
+  token       TEXT NOT NULL     -- by which it joined, or empty
+);
+CREATE TABLE join_tokens (
+  id          TEXT PRIMARY KEY, -- fingerprint of the public key; the token itself is nowhere
+  role        TEXT NOT NULL,
+  data_center TEXT NOT NULL,
+  name        TEXT NOT NULL,
+  address     TEXT NOT NULL,
+  summary     TEXT NOT NULL,
+  uses        BIGINT NOT NULL,  -- left
+  created     BIGINT NOT NULL,
+  expires     BIGINT NOT NULL,
+  by_name     TEXT NOT NULL
+);
+ALTER TABLE data_centers ADD COLUMN apps TEXT NOT NULL DEFAULT '';
+ALTER TABLE data_centers ADD COLUMN removed BIGINT;
+ALTER TABLE nodes ADD COLUMN summary TEXT NOT NULL DEFAULT '';
+ALTER TABLE nodes ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE nodes ADD COLUMN drained BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE nodes ADD COLUMN removed BIGINT;
+
+-- +goose Down

@@ -1,0 +1,6 @@
+// What the bundler accepts beside TypeScript.
+declare module "*.css";
+declare module "*.svg" {
+  const text: string;
+  export default text;
+}
