@@ -49,7 +49,7 @@ func TestNamesBecomeAccounts(t *testing.T) {
 	s.Start()
 	ctx := within(t, 4*time.Minute)
 	ada := s.Admin(ctx, "ada", password)
-	seen := map[int]string{}
+	seen, people := map[int]string{}, map[string]*Browser{}
 	for name, want := range map[string]string{
 		"1234":                             "u1234",
 		"Grace.Hopper-2":                   "Grace.Hopper-2",
@@ -65,7 +65,7 @@ func TestNamesBecomeAccounts(t *testing.T) {
 			t.Errorf("%s: %v: uid %d (%s)\n%s", name, err, uid, seen[uid], out)
 			continue
 		}
-		seen[uid] = name
+		seen[uid], people[name] = name, b
 		if info, err := os.Stat(home); err != nil || info.Mode().Perm() != 0o700 || home != "/home/"+want {
 			t.Errorf("%s: home %s %v %v", name, home, info, err)
 		}
@@ -80,6 +80,17 @@ func TestNamesBecomeAccounts(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// An app takes its time to end, up to its grace, and the account is in use
+	// until it has.
+	Eventually(t, 30*time.Second, "every project has stopped", func() error {
+		for name, b := range people {
+			var p project
+			if err := b.API(ctx, "GET", "/projects/"+name+"/Own", nil, &p); err != nil || p.State != "stopped" {
+				return fmt.Errorf("%s: %v %s", name, err, p.State)
+			}
+		}
+		return nil
+	})
 	// Somebody of that name is there already; a service; a home that is taken.
 	if out, err := exec.Command("useradd", "-u", "5000", "-m", "local").CombinedOutput(); err != nil {
 		t.Fatalf("%s", out)
