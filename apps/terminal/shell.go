@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quire"
+	"quire/apps"
 )
 
 const (
@@ -359,7 +360,7 @@ func (s *shell) busy() string {
 	if err != nil {
 		return "a program"
 	}
-	return plainText(string(name), 40)
+	return apps.Plain(string(name), 40)
 }
 
 // close ends the shell: every process group of its session is hung up, the way

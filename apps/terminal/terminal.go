@@ -72,7 +72,7 @@ func serve(ctx context.Context, args []string, usage io.Writer, log *slog.Logger
 // serveOn serves the app on a listener until ctx ends, then ends every shell.
 func serveOn(ctx context.Context, l net.Listener, prefix string, d *desk, log *slog.Logger) error {
 	h, err := handler(d, prefix, page{
-		Project: plainText(os.Getenv("PROJECT_NAME"), 80), Shell: filepath.Base(d.how.Path), NoNewRoot: noNewRoot(),
+		Project: apps.Plain(os.Getenv("PROJECT_NAME"), 80), Shell: filepath.Base(d.how.Path), NoNewRoot: noNewRoot(),
 	}, log)
 	if err != nil {
 		return err

@@ -1,0 +1,130 @@
+package lab
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path"
+
+	"quire"
+	"quire/apps"
+	"quire/apps/files"
+	"quire/web"
+)
+
+// config is what one JupyterLab is told at its start.
+type config struct {
+	project string // directory
+	title   string // the project's name, for people
+	home    string // the person's home directory
+	state   string // directory of the session, for kernels
+	base    string // URL prefix, without a slash at its end
+	prefix  string // the active environment, "" if there is none
+	python  string // runs kernels where the environment has no Python
+	log     *slog.Logger
+}
+
+// A server is what one process of the app has.
+type server struct {
+	config
+	tree   *files.Tree
+	people *files.People
+}
+
+func newServer(c config) (*server, error) {
+	tree, err := files.Open(c.project)
+	if err != nil {
+		return nil, err
+	}
+	return &server{config: c, tree: tree, people: files.NewPeople()}, nil
+}
+
+func (s *server) close() { s.tree.Close() }
+
+// handler serves the page and Jupyter's API below the prefix. Jupyter's own token
+// against other origins is not needed: apps.OwnPage lets nobody else ask.
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	r := routes{mux, s}
+	if s.base != "" {
+		r.on("GET ", func(w http.ResponseWriter, _ *http.Request) error {
+			// Relative, so that it stays on whatever name the browser used.
+			w.Header().Set("Location", path.Base(s.base)+"/")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return nil
+		})
+	}
+	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
+			s.fail(w, req, err)
+			return
+		}
+		mux.ServeHTTP(w, req)
+	}))
+}
+
+type routes struct {
+	mux *http.ServeMux
+	s   *server
+}
+
+// on adds a route: METHOD and a path below the prefix.
+func (r routes) on(pattern string, h web.Handler) {
+	i := bytes.IndexByte([]byte(pattern), ' ')
+	r.mux.HandleFunc(pattern[:i+1]+r.s.base+pattern[i+1:], func(w http.ResponseWriter, req *http.Request) {
+		if err := h(w, req); err != nil {
+			r.s.fail(w, req, err)
+		}
+	})
+}
+
+// fail answers an error the way Jupyter Server does, which its clients show.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := quire.AsError(err)
+	if e.Kind == quire.KindInternal {
+		s.log.Error("request failed", "method", r.Method, "route", r.Pattern, "err", err)
+	}
+	answer(w, e.Status(), map[string]any{"message": e.Message, "reason": nil})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// ask reads a JSON body of at most limit bytes. An empty one is {}.
+func ask(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)).Decode(v)
+	if err == io.EOF {
+		return nil
+	}
+	if err != nil {
+		return &quire.Error{Kind: quire.KindInvalid, Message: "The request could not be read: it is not the JSON that was expected, or too long.", Err: err}
+	}
+	return nil
+}
+
+// policy lets the page run our scripts only. JupyterLab sets styles from script,
+// which counts as inline, and shows pictures from notebooks.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; " +
+	"media-src 'self' data: blob:; connect-src 'self'; worker-src 'self' blob:; frame-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// me is the account, as Jupyter's identity.
+func me() string { return os.Getenv("LOGNAME") }
