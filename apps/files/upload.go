@@ -39,6 +39,10 @@ type Upload struct {
 	Done   bool   `json:"done"`
 }
 
+// Unknown as the size of a Plan: it is told by Finish that all has arrived, and an
+// interrupted upload cannot be gone on with.
+const Unknown = -1
+
 // A Plan is what is known of a file before it arrives.
 type Plan struct {
 	Path     string
@@ -67,7 +71,7 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 	if err != nil {
 		return Upload{}, err
 	}
-	if plan.Size < 0 {
+	if plan.Size < 0 && plan.Size != Unknown {
 		return Upload{}, quire.Invalid("size", "A size below zero is not possible.")
 	}
 	if t.only != "" && path != t.only {
@@ -76,7 +80,7 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sweep()
-	if found, ok := u.find(t, path, plan); ok {
+	if found, ok := u.find(t, path, plan); ok && plan.Size != Unknown {
 		return found, nil
 	}
 	if pending, _ := os.ReadDir(u.dir); len(pending) >= maxUploads {
@@ -97,7 +101,7 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 		}
 	}
 	var disk unix.Statfs_t
-	if unix.Fstatfs(int(d.Fd()), &disk) == nil && uint64(plan.Size) > disk.Bavail*uint64(disk.Bsize) {
+	if unix.Fstatfs(int(d.Fd()), &disk) == nil && uint64(max(plan.Size, 0)) > disk.Bavail*uint64(disk.Bsize) {
 		return Upload{}, quire.Failed("There is not enough room on the disk for this file.", nil)
 	}
 	id := token()
@@ -270,7 +274,11 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 	if _, err := w.file.Seek(offset, io.SeekStart); err != nil {
 		return at, explain(err, w.temp)
 	}
-	n, err := io.Copy(w.file, io.LimitReader(r, s.Size-offset))
+	limited := r
+	if s.Size != Unknown {
+		limited = io.LimitReader(r, s.Size-offset)
+	}
+	n, err := io.Copy(w.file, limited)
 	at.Offset += n
 	if err != nil {
 		return at, explain(err, w.temp)
@@ -281,9 +289,35 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 	// The note's time says that somebody goes on.
 	now := time.Now()
 	os.Chtimes(filepath.Join(u.dir, id), now, now)
-	if at.Offset < s.Size {
+	if s.Size == Unknown || at.Offset < s.Size {
 		return at, nil
 	}
+	return u.finish(id, w, s, at)
+}
+
+// Finish puts a file of unknown size in its place: all of it has arrived.
+func (u *Uploads) Finish(id string) (Upload, error) {
+	if err := u.take(id); err != nil {
+		return Upload{}, err
+	}
+	defer u.give(id)
+	s, err := u.load(id)
+	if err != nil {
+		return Upload{}, err
+	}
+	w, err := s.open()
+	if err != nil {
+		return Upload{}, err
+	}
+	defer w.close()
+	at := Upload{ID: id, Offset: w.offset, Size: s.Size}
+	if s.Size != Unknown {
+		return at, quire.Invalid("size", "This upload ends with its last byte.")
+	}
+	return u.finish(id, w, s, at)
+}
+
+func (u *Uploads) finish(id string, w *writing, s uploadState, at Upload) (Upload, error) {
 	if err := w.finish(s.Replace); err != nil {
 		return at, err
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"path/filepath"
+	"strings"
 
 	"quire"
 	"quire/apps"
@@ -30,8 +32,12 @@ type config struct {
 // A server is what one process of the app has.
 type server struct {
 	config
-	tree   *files.Tree
-	people *files.People
+	tree      *files.Tree
+	people    *files.People
+	snapshots *snapshots
+	trust     *trust
+	uploads   *uploads
+	closers   []func()
 }
 
 func newServer(c config) (*server, error) {
@@ -39,10 +45,34 @@ func newServer(c config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{config: c, tree: tree, people: files.NewPeople()}, nil
+	notes := personal(c.home)
+	s := &server{
+		config: c, tree: tree, people: files.NewPeople(),
+		snapshots: &snapshots{tree: tree}, trust: &trust{file: filepath.Join(notes, "trusted")},
+		uploads: newUploads(filepath.Join(notes, "uploads"), c.log), closers: []func(){func() { tree.Close() }},
+	}
+	if err := os.MkdirAll(notes, 0o700); err != nil {
+		c.log.Warn("no notes in the home directory", "err", err)
+	} else if home, err := files.Open(notes); err == nil {
+		s.snapshots.home = home
+		s.closers = append(s.closers, func() { home.Close() })
+	}
+	return s, nil
 }
 
-func (s *server) close() { s.tree.Close() }
+// personal is the directory for notes of ours in the person's home.
+func personal(home string) string {
+	if home == "" {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local/state/quire/lab")
+}
+
+func (s *server) close() {
+	for _, end := range s.closers {
+		end()
+	}
+}
 
 // handler serves the page and Jupyter's API below the prefix. Jupyter's own token
 // against other origins is not needed: apps.OwnPage lets nobody else ask.
@@ -57,6 +87,7 @@ func (s *server) handler() http.Handler {
 			return nil
 		})
 	}
+	s.contentsRoutes(r)
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)
@@ -87,7 +118,12 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Kind == quire.KindInternal {
 		s.log.Error("request failed", "method", r.Method, "route", r.Pattern, "err", err)
 	}
-	answer(w, e.Status(), map[string]any{"message": e.Message, "reason": nil})
+	// A few errors have a second, short text, which clients compare.
+	var reason any
+	if strings.HasPrefix(e.Field, "bad ") {
+		reason = e.Field
+	}
+	answer(w, e.Status(), map[string]any{"message": e.Message, "reason": reason})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {
