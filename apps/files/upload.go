@@ -39,9 +39,8 @@ type Upload struct {
 	Done   bool   `json:"done"`
 }
 
-// Unknown as the size of a Plan: it is told by Finish that all has arrived, and an
-// interrupted upload cannot be gone on with.
-const Unknown = -1
+// unknown is the size of an upload that Finish ends.
+const unknown = -1
 
 // A Plan is what is known of a file before it arrives.
 type Plan struct {
@@ -49,6 +48,7 @@ type Plan struct {
 	Size     int64
 	Modified int64 // of the file at home; with the size it tells whether it is the same one
 	Replace  bool  // what is there
+	Unsized  bool  // the size is not known: Finish says that all has arrived
 }
 
 type uploadState struct {
@@ -71,7 +71,7 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 	if err != nil {
 		return Upload{}, err
 	}
-	if plan.Size < 0 && plan.Size != Unknown {
+	if plan.Size < 0 {
 		return Upload{}, quire.Invalid("size", "A size below zero is not possible.")
 	}
 	if t.only != "" && path != t.only {
@@ -80,7 +80,10 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sweep()
-	if found, ok := u.find(t, path, plan); ok && plan.Size != Unknown {
+	if plan.Unsized {
+		// Nothing tells whether an interrupted one is of the same file.
+		plan.Size = unknown
+	} else if found, ok := u.find(t, path, plan); ok {
 		return found, nil
 	}
 	if pending, _ := os.ReadDir(u.dir); len(pending) >= maxUploads {
@@ -275,7 +278,7 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 		return at, explain(err, w.temp)
 	}
 	limited := r
-	if s.Size != Unknown {
+	if s.Size != unknown {
 		limited = io.LimitReader(r, s.Size-offset)
 	}
 	n, err := io.Copy(w.file, limited)
@@ -289,7 +292,7 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 	// The note's time says that somebody goes on.
 	now := time.Now()
 	os.Chtimes(filepath.Join(u.dir, id), now, now)
-	if s.Size == Unknown || at.Offset < s.Size {
+	if s.Size == unknown || at.Offset < s.Size {
 		return at, nil
 	}
 	return u.finish(id, w, s, at)
@@ -311,7 +314,7 @@ func (u *Uploads) Finish(id string) (Upload, error) {
 	}
 	defer w.close()
 	at := Upload{ID: id, Offset: w.offset, Size: s.Size}
-	if s.Size != Unknown {
+	if s.Size != unknown {
 		return at, quire.Invalid("size", "This upload ends with its last byte.")
 	}
 	return u.finish(id, w, s, at)

@@ -41,7 +41,7 @@ func (u *uploads) add(t *files.Tree, p string, chunk int, b []byte) (int64, bool
 				return 0, false, err
 			}
 		}
-		up, err := u.Begin(t, files.Plan{Path: p, Size: files.Unknown, Replace: true})
+		up, err := u.Begin(t, files.Plan{Path: p, Unsized: true, Replace: true})
 		if err != nil {
 			u.mu.Unlock()
 			return 0, false, err
