@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"quire"
 	"quire/apps"
@@ -37,7 +40,18 @@ type server struct {
 	snapshots *snapshots
 	trust     *trust
 	uploads   *uploads
-	closers   []func()
+
+	// The front end, if the binary has one.
+	builtIn  func() ([]plugin, error)
+	themes   http.Handler
+	licenses http.Handler
+
+	// running says how many kernels there are and how many connections to them.
+	running func() (kernels, connections int)
+	started time.Time
+	active  atomic.Int64 // when something was last asked for, in nanoseconds
+
+	closers []func()
 }
 
 func newServer(c config) (*server, error) {
@@ -50,7 +64,9 @@ func newServer(c config) (*server, error) {
 		config: c, tree: tree, people: files.NewPeople(),
 		snapshots: &snapshots{tree: tree}, trust: &trust{file: filepath.Join(notes, "trusted")},
 		uploads: newUploads(filepath.Join(notes, "uploads"), c.log), closers: []func(){func() { tree.Close() }},
+		started: time.Now(),
 	}
+	s.active.Store(s.started.UnixNano())
 	if err := os.MkdirAll(notes, 0o700); err != nil {
 		c.log.Warn("no notes in the home directory", "err", err)
 	} else if home, err := files.Open(notes); err == nil {
@@ -88,6 +104,11 @@ func (s *server) handler() http.Handler {
 		})
 	}
 	s.contentsRoutes(r)
+	s.settingsRoutes(r)
+	s.workspaceRoutes(r)
+	s.extensionRoutes(r)
+	s.configRoutes(r)
+	s.statusRoutes(r)
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)
@@ -106,6 +127,9 @@ type routes struct {
 func (r routes) on(pattern string, h web.Handler) {
 	i := bytes.IndexByte([]byte(pattern), ' ')
 	r.mux.HandleFunc(pattern[:i+1]+r.s.base+pattern[i+1:], func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet {
+			r.s.active.Store(time.Now().UnixNano())
+		}
 		if err := h(w, req); err != nil {
 			r.s.fail(w, req, err)
 		}
@@ -130,6 +154,24 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
+}
+
+// answerLong is answer for what is worth packing.
+func answerLong(w http.ResponseWriter, r *http.Request, v any) {
+	w.Header().Set("Vary", "Accept-Encoding")
+	if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		answer(w, http.StatusOK, v)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Encoding", "gzip")
+	w.WriteHeader(http.StatusOK)
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	_ = json.NewEncoder(z).Encode(v)
+	_ = z.Close()
 }
 
 // ask reads a JSON body of at most limit bytes. An empty one is {}.

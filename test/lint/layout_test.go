@@ -65,7 +65,7 @@ var never = []struct{ from, to, reason string }{
 // One door each keeps a module replaceable.
 var doors = map[string][]string{
 	"github.com/alecthomas/kong":         {"cmd/quire"},
-	"github.com/coder/websocket":         {"apps/terminal", "gateway", "test", "bench"},
+	"github.com/coder/websocket":         {"apps/terminal", "apps/lab", "gateway", "test", "bench"},
 	"github.com/creack/pty":              {"apps/terminal", "test"},
 	"github.com/evanw/esbuild":           {"build"},
 	"github.com/jackc/pgx/v5":            {"store"},
