@@ -2,12 +2,17 @@ package lab
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"quire"
 	"quire/apps"
@@ -30,8 +35,23 @@ type config struct {
 // A server is what one process of the app has.
 type server struct {
 	config
-	tree   *files.Tree
-	people *files.People
+	tree      *files.Tree
+	people    *files.People
+	snapshots *snapshots
+	trust     *trust
+	uploads   *uploads
+
+	// The front end, if the binary has one.
+	builtIn  func() ([]plugin, error)
+	themes   http.Handler
+	licenses http.Handler
+
+	// running says how many kernels there are and how many connections to them.
+	running func() (kernels, connections int)
+	started time.Time
+	active  atomic.Int64 // when something was last asked for, in nanoseconds
+
+	closers []func()
 }
 
 func newServer(c config) (*server, error) {
@@ -39,10 +59,36 @@ func newServer(c config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{config: c, tree: tree, people: files.NewPeople()}, nil
+	notes := personal(c.home)
+	s := &server{
+		config: c, tree: tree, people: files.NewPeople(),
+		snapshots: &snapshots{tree: tree}, trust: &trust{file: filepath.Join(notes, "trusted")},
+		uploads: newUploads(filepath.Join(notes, "uploads"), c.log), closers: []func(){func() { tree.Close() }},
+		started: time.Now(),
+	}
+	s.active.Store(s.started.UnixNano())
+	if err := os.MkdirAll(notes, 0o700); err != nil {
+		c.log.Warn("no notes in the home directory", "err", err)
+	} else if home, err := files.Open(notes); err == nil {
+		s.snapshots.home = home
+		s.closers = append(s.closers, func() { home.Close() })
+	}
+	return s, nil
 }
 
-func (s *server) close() { s.tree.Close() }
+// personal is the directory for notes of ours in the person's home.
+func personal(home string) string {
+	if home == "" {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local/state/quire/lab")
+}
+
+func (s *server) close() {
+	for _, end := range s.closers {
+		end()
+	}
+}
 
 // handler serves the page and Jupyter's API below the prefix. Jupyter's own token
 // against other origins is not needed: apps.OwnPage lets nobody else ask.
@@ -57,6 +103,12 @@ func (s *server) handler() http.Handler {
 			return nil
 		})
 	}
+	s.contentsRoutes(r)
+	s.settingsRoutes(r)
+	s.workspaceRoutes(r)
+	s.extensionRoutes(r)
+	s.configRoutes(r)
+	s.statusRoutes(r)
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)
@@ -75,6 +127,9 @@ type routes struct {
 func (r routes) on(pattern string, h web.Handler) {
 	i := bytes.IndexByte([]byte(pattern), ' ')
 	r.mux.HandleFunc(pattern[:i+1]+r.s.base+pattern[i+1:], func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet {
+			r.s.active.Store(time.Now().UnixNano())
+		}
 		if err := h(w, req); err != nil {
 			r.s.fail(w, req, err)
 		}
@@ -87,13 +142,36 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Kind == quire.KindInternal {
 		s.log.Error("request failed", "method", r.Method, "route", r.Pattern, "err", err)
 	}
-	answer(w, e.Status(), map[string]any{"message": e.Message, "reason": nil})
+	// A few errors have a second, short text, which clients compare.
+	var reason any
+	if strings.HasPrefix(e.Field, "bad ") {
+		reason = e.Field
+	}
+	answer(w, e.Status(), map[string]any{"message": e.Message, "reason": reason})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
+}
+
+// answerLong is answer for what is worth packing.
+func answerLong(w http.ResponseWriter, r *http.Request, v any) {
+	w.Header().Set("Vary", "Accept-Encoding")
+	if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		answer(w, http.StatusOK, v)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Encoding", "gzip")
+	w.WriteHeader(http.StatusOK)
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	_ = json.NewEncoder(z).Encode(v)
+	_ = z.Close()
 }
 
 // ask reads a JSON body of at most limit bytes. An empty one is {}.
