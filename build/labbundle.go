@@ -44,8 +44,7 @@ var labLeftOut = map[string]string{
 	"@jupyterlab/pluginmanager-extension":    "writes a Python server's settings",
 }
 
-// labDisabled are plugins within an extension that is there.
-// What a package that is left out would be asked for at run time.
+// labAbsent are packages that a part which is left out would load later.
 var labAbsent = regexp.MustCompile(`^(mermaid|@mermaid-js/.*)$`)
 
 // labLicenses are those that let us pass a package on inside of a binary under the
@@ -102,9 +101,12 @@ func (l *labBuild) about(name string) (p labPackage, err error) {
 	return p, nil
 }
 
-// packages is the module quire:packages: every extension, and the share scope.
-func (l *labBuild) packages(m *labManifest) (string, error) {
-	var imports, extensions, mime, shared strings.Builder
+// lists writes two modules: quire:packages has every extension, quire:shared what
+// prebuilt extensions share with the app. The second is one module, loaded when
+// there are such extensions: one for each package would cut the app itself into
+// a hundred pieces.
+func (l *labBuild) lists(m *labManifest) (map[string]string, error) {
+	var imports, extensions, mime, packages, shared strings.Builder
 	n := 0
 	add := func(set map[string]string, to *strings.Builder) error {
 		for _, name := range l.names(set) {
@@ -122,7 +124,7 @@ func (l *labBuild) packages(m *labManifest) (string, error) {
 		return nil
 	}
 	if err := errors.Join(add(l.core.JupyterLab.Extensions, &extensions), add(l.core.JupyterLab.MimeExtensions, &mime)); err != nil {
-		return "", err
+		return nil, err
 	}
 	names := make([]string, 0, len(l.core.Resolutions))
 	for name := range l.core.Resolutions {
@@ -135,16 +137,20 @@ func (l *labBuild) packages(m *labManifest) (string, error) {
 			continue // of an extension that is left out
 		}
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if strings.HasSuffix(name, "/core-meta") || strings.HasSuffix(name, "/metapackage") || strings.HasSuffix(name, "/nbconvert-css") {
 			continue // no code
 		}
 		m.Shared[name] = p.Version
-		fmt.Fprintf(&shared, "%q: [%q, () => import(%q)],\n", name, p.Version, name)
+		n++
+		fmt.Fprintf(&packages, "import * as x%d from %q;\n", n, name)
+		fmt.Fprintf(&shared, "%q: [%q, x%d],\n", name, p.Version, n)
 	}
-	return imports.String() + "export const extensions = [\n" + extensions.String() + "];\nexport const mime = [\n" + mime.String() +
-		"];\nexport const shared = {\n" + shared.String() + "};\n", nil
+	return map[string]string{
+		"quire:packages": imports.String() + "export const extensions = [\n" + extensions.String() + "];\nexport const mime = [\n" + mime.String() + "];\n",
+		"quire:shared":   packages.String() + "export const shared = {\n" + shared.String() + "};\n",
+	}, nil
 }
 
 func (l *labBuild) options(plugins ...api.Plugin) api.BuildOptions {
@@ -155,7 +161,6 @@ func (l *labBuild) options(plugins ...api.Plugin) api.BuildOptions {
 	return api.BuildOptions{
 		AbsWorkingDir: l.work, Outdir: "out", Write: false, Bundle: true, Platform: api.PlatformBrowser, Target: api.ES2022,
 		MinifyWhitespace: true, MinifySyntax: true, MinifyIdentifiers: true, LegalComments: api.LegalCommentsNone,
-		// Classes and functions keep their names: extensions and saved layouts know some by them.
 		Loader: loader, Metafile: true, LogLevel: api.LogLevelSilent, Plugins: append(plugins, l.addresses()),
 	}
 }
@@ -183,12 +188,12 @@ type labReport struct {
 
 // app bundles everything that the page loads, now or later.
 func (l *labBuild) app(m *labManifest) error {
-	list, err := l.packages(m)
+	lists, err := l.lists(m)
 	if err != nil {
 		return err
 	}
 	patched := map[string]bool{}
-	o := l.options(l.virtual(list), l.patches(patched))
+	o := l.options(l.virtual(lists), l.patches(patched))
 	o.EntryPointsAdvanced = []api.EntryPoint{{InputPath: "./ui/index.ts", OutputPath: "lab"}}
 	o.Splitting, o.Format = true, api.FormatESModule
 	o.EntryNames, o.ChunkNames, o.AssetNames = "[name]-[hash]", "chunk-[hash]", "[name]-[hash]"

@@ -48,15 +48,19 @@ func labDefaults(id string, schema []byte) ([]byte, error) {
 	return append(append(append([]byte{}, schema[:at]...), changed...), schema[end:]...), nil
 }
 
-// virtual gives the module quire:packages its text and what is left out none.
-func (l *labBuild) virtual(packages string) api.Plugin {
+// virtual gives the modules that are lists their text and what is left out none.
+func (l *labBuild) virtual(lists map[string]string) api.Plugin {
 	absent := `throw new Error("This part of JupyterLab is not in Quire.")`
 	return api.Plugin{Name: "virtual", Setup: func(b api.PluginBuild) {
-		b.OnResolve(api.OnResolveOptions{Filter: `^quire:packages$`}, func(a api.OnResolveArgs) (api.OnResolveResult, error) {
+		b.OnResolve(api.OnResolveOptions{Filter: `^quire:`}, func(a api.OnResolveArgs) (api.OnResolveResult, error) {
 			return api.OnResolveResult{Path: a.Path, Namespace: "virtual"}, nil
 		})
 		b.OnLoad(api.OnLoadOptions{Filter: `.*`, Namespace: "virtual"}, func(a api.OnLoadArgs) (api.OnLoadResult, error) {
-			return api.OnLoadResult{Contents: &packages, Loader: api.LoaderJS, ResolveDir: l.work}, nil
+			text, ok := lists[a.Path]
+			if !ok {
+				return api.OnLoadResult{}, fmt.Errorf("there is no %s", a.Path)
+			}
+			return api.OnLoadResult{Contents: &text, Loader: api.LoaderJS, ResolveDir: l.work}, nil
 		})
 		b.OnResolve(api.OnResolveOptions{Filter: labAbsent.String()}, func(a api.OnResolveArgs) (api.OnResolveResult, error) {
 			return api.OnResolveResult{Path: a.Path, Namespace: "absent"}, nil

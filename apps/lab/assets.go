@@ -300,7 +300,25 @@ type Index struct {
 	Title  string
 	Static string         // address below which Static is served, without a slash at the end
 	Icon   string         // address of the picture in the browser's tab
+	Nonce  string         // of this answer, the one given to Policy
 	Config map[string]any // see FrontEnd.Config
+}
+
+// Policy is the Content-Security-Policy of the page with a nonce of its own, 16
+// random bytes or more. What it lets through, with why:
+//
+//   - script-src 'unsafe-eval': JupyterLab checks settings with functions that ajv
+//     makes of the schemas, Vega makes functions of its expressions, and an output
+//     of the type JavaScript is evaluated.
+//   - the nonce: scripts in outputs that JupyterLab trusts, which our build of it
+//     marks (build/labpatch.go). Others, also those that a sanitizer would miss, and
+//     handlers within elements do not run.
+//   - style-src 'unsafe-inline': Lumino and CodeMirror place things by styles.
+//   - data: and blob: are what outputs have in themselves.
+func (f *FrontEnd) Policy(nonce string) string {
+	return "default-src 'none'; script-src 'self' 'unsafe-eval' 'nonce-" + nonce + "'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; " +
+		"font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self'; worker-src 'self' blob:; frame-src 'self' data: blob:; " +
+		"object-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 }
 
 // Index writes the page that starts JupyterLab.

@@ -2,7 +2,6 @@
 // It takes JupyterLab's own packages from a share scope, a plain object, so that
 // the app itself needs neither.
 import { PageConfig, URLExt } from "@jupyterlab/coreutils";
-import { shared } from "quire:packages";
 
 // What the page config says of one extension; the server reads it from the
 // extension's package.json.
@@ -34,19 +33,14 @@ function plain(module: Record<string, unknown>): unknown {
   return Object.defineProperty(copy, "__esModule", { value: true });
 }
 
-function shareScope(): Record<string, Record<string, unknown>> {
+async function shareScope(): Promise<Record<string, Record<string, unknown>>> {
+  const { shared } = await import("quire:shared");
   const scope: Record<string, Record<string, unknown>> = {};
-  for (const [name, [version, get]] of Object.entries(shared)) {
+  for (const [name, [version, module]] of Object.entries(shared)) {
+    const given = plain(module);
     scope[name] = {
-      [version]: {
-        from: "JupyterLab",
-        eager: false,
-        loaded: 1, // ours wins over what an extension brings along
-        get: async () => {
-          const module = plain(await get());
-          return () => module;
-        },
-      },
+      // Loaded already, so that ours wins over what an extension brings along.
+      [version]: { from: "JupyterLab", eager: true, loaded: 1, get: async () => () => given },
     };
   }
   return scope;
@@ -69,7 +63,7 @@ export async function federated(): Promise<Loaded> {
   const loaded: Loaded = { plugins: [], mime: [] };
   const wanted = JSON.parse(PageConfig.getOption("federated_extensions") || "[]") as Extension[];
   if (!wanted.length) return loaded;
-  const scope = shareScope();
+  const scope = await shareScope();
   const base = PageConfig.getOption("fullLabextensionsUrl");
   const containers = (): Record<string, Container> => ((window as unknown as Record<string, unknown>)["_JUPYTERLAB"] ?? {}) as Record<string, Container>;
   const results = await Promise.allSettled(wanted.map(async (e) => {

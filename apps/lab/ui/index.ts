@@ -5,7 +5,7 @@ import { PageConfig } from "@jupyterlab/coreutils";
 import type { IRenderMime } from "@jupyterlab/rendermime-interfaces";
 import { IConnectionStatus, IServiceManager } from "@jupyterlab/services";
 import { PluginRegistry } from "@lumino/coreutils";
-import { extensions, mime, shared } from "quire:packages";
+import { extensions, mime } from "quire:packages";
 import { routes } from "./address";
 import { federated } from "./federation";
 import quire from "./quire";
@@ -66,7 +66,7 @@ async function start(): Promise<void> {
     availablePlugins: known,
     paths: { urls: routes() },
   });
-  if (PageConfig.getOption("exposeAppInBrowser").toLowerCase() === "true") Object.assign(window, { jupyterapp: app, jupyterShared: shared });
+  if (PageConfig.getOption("exposeAppInBrowser").toLowerCase() === "true") Object.assign(window, { jupyterapp: app });
   await app.start({ ignorePlugins: deferred, bubblingKeydown: true });
   await app.restored;
   performance.mark("lab-restored");
