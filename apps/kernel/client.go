@@ -235,3 +235,16 @@ func (h *Holder) Mark(id, client string, seq int64) error {
 
 // Close ends the connection, not the kernels.
 func (h *Holder) Close() { h.conn.Close() }
+
+// There reports whether a holder serves a directory.
+func There(dir string) bool {
+	conn, err := net.Dial("unix", filepath.Join(dir, socketName))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// NewID makes an identity for a kernel or a session.
+func NewID() string { return newID() }
