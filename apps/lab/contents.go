@@ -146,7 +146,14 @@ func model(p string, info files.Info) object {
 // mimeOf guesses a type by the name. What notebooks are written in is known
 // whatever the machine's tables say.
 func mimeOf(p string) string {
+	for _, packed := range []string{".gz", ".bz2", ".xz"} { // of what is in it
+		p = strings.TrimSuffix(p, packed)
+	}
 	switch ext := strings.ToLower(path.Ext(p)); ext {
+	case ".ipynb":
+		return ""
+	case ".tar", ".tgz":
+		return "application/x-tar"
 	case ".py":
 		return "text/x-python"
 	case ".md":

@@ -191,7 +191,8 @@ func upgrade3(doc object) {
 		metadata = object{}
 	}
 	delete(metadata, "name")
-	delete(metadata, "signature")
+	// The page tells the person that saving will convert it.
+	metadata["orig_nbformat"], metadata["orig_nbformat_minor"] = doc["nbformat"], doc["nbformat_minor"]
 	doc["metadata"], doc["cells"] = metadata, cells
 	doc["nbformat"], doc["nbformat_minor"] = json.Number("4"), json.Number("4")
 }

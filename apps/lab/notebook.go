@@ -43,6 +43,7 @@ func notebookOf(v any) (*notebook, error) {
 	if !ok {
 		return nil, quire.Invalid("content", "Unreadable notebook: it is no JSON object. Open it with the editor to see what it is.")
 	}
+	strip(doc)
 	if major := number(doc["nbformat"]); major == 3 {
 		upgrade3(doc)
 	} else if major != 4 {
@@ -59,11 +60,16 @@ func notebookOf(v any) (*notebook, error) {
 	}
 	nb := &notebook{doc}
 	nb.join()
-	metadata := nb.metadata()
-	delete(metadata, "orig_nbformat")
-	delete(metadata, "orig_nbformat_minor")
-	delete(metadata, "signature")
 	return nb, nil
+}
+
+// strip takes out of metadata what is never kept.
+func strip(doc object) {
+	if metadata, ok := doc["metadata"].(object); ok {
+		delete(metadata, "orig_nbformat")
+		delete(metadata, "orig_nbformat_minor")
+		delete(metadata, "signature")
+	}
 }
 
 // newNotebook is an empty one.
@@ -182,6 +188,7 @@ func joinBundle(v any) {
 // is only between server and page.
 func (nb *notebook) bytes() []byte {
 	doc := clone(nb.doc)
+	strip(doc)
 	out := &notebook{doc}
 	for _, c := range out.cells() {
 		if m, ok := c["metadata"].(object); ok {

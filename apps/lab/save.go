@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -42,7 +41,10 @@ type saveRequest struct {
 }
 
 func readModel(w http.ResponseWriter, r *http.Request) (*saveRequest, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	b := body.Bytes()
 	var long *http.MaxBytesError
 	if errors.As(err, &long) {
 		return nil, quire.Invalid("content", fmt.Sprintf("This has more than %d MB, too much to be saved at once. Clear large outputs, or upload it as a file.", maxBody>>20))
@@ -189,21 +191,27 @@ func (s *server) save(p string, in *saveRequest) (files.Content, string, error) 
 
 // file is the content of a file in a model.
 func (in *saveRequest) file() ([]byte, error) {
-	var text string
 	if in.Format != "text" && in.Format != "base64" {
 		return nil, quire.Invalid("format", "Must specify format of file contents as 'text' or 'base64'")
 	}
-	if err := json.Unmarshal(in.Content, &text); err != nil {
-		return nil, quire.Invalid("content", "The content of a file is a text, in itself or in base64.")
+	b := bytes.Trim(in.Content, `"`)
+	if len(b) != len(in.Content)-2 || bytes.IndexByte(b, '\\') >= 0 {
+		var text string
+		if err := json.Unmarshal(in.Content, &text); err != nil {
+			return nil, quire.Invalid("content", "The content of a file is a text, in itself or in base64.")
+		}
+		b = []byte(text)
 	}
 	if in.Format == "text" {
-		return []byte(text), nil
+		return b, nil
 	}
-	b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	// In the place of the text: a piece of an upload is large. Breaks of lines in
+	// it are left out.
+	n, err := base64.StdEncoding.Decode(b, b)
 	if err != nil {
 		return nil, quire.Invalid("content", "The content of this file is not base64. Try to upload it again.")
 	}
-	return b, nil
+	return b[:n], nil
 }
 
 // store writes a file's content. A client that said what it had seen gets

@@ -40,6 +40,7 @@ type server struct {
 	snapshots *snapshots
 	trust     *trust
 	uploads   *uploads
+	terminals *terminals
 
 	// The front end, if the binary has one.
 	builtIn  func() ([]plugin, error)
@@ -64,8 +65,9 @@ func newServer(c config) (*server, error) {
 		config: c, tree: tree, people: files.NewPeople(),
 		snapshots: &snapshots{tree: tree}, trust: &trust{file: filepath.Join(notes, "trusted")},
 		uploads: newUploads(filepath.Join(notes, "uploads"), c.log), closers: []func(){func() { tree.Close() }},
-		started: time.Now(),
+		terminals: &terminals{list: map[string]*terminal{}}, started: time.Now(),
 	}
+	s.closers = append(s.closers, s.terminals.close)
 	s.active.Store(s.started.UnixNano())
 	if err := os.MkdirAll(notes, 0o700); err != nil {
 		c.log.Warn("no notes in the home directory", "err", err)
@@ -109,6 +111,7 @@ func (s *server) handler() http.Handler {
 	s.extensionRoutes(r)
 	s.configRoutes(r)
 	s.statusRoutes(r)
+	s.terminalRoutes(r)
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)

@@ -203,7 +203,7 @@ func TestWorkspaces(t *testing.T) {
 		t.Error(got)
 	}
 	// Two projects of one person do not share what is open.
-	other := *c.server
+	other := &server{config: c.server.config}
 	other.project += "-2"
 	if other.workspaceFile("default") == c.server.workspaceFile("default") {
 		t.Error("one workspace for two projects")

@@ -67,7 +67,7 @@ var never = []struct{ from, to, reason string }{
 var doors = map[string][]string{
 	"github.com/alecthomas/kong":         {"cmd/quire"},
 	"github.com/coder/websocket":         {"apps/terminal", "apps/lab", "gateway", "test", "bench"},
-	"github.com/creack/pty":              {"apps/terminal", "test"},
+	"github.com/creack/pty":              {"apps", "test"},
 	"github.com/evanw/esbuild":           {"build"},
 	"github.com/jackc/pgx/v5":            {"store"},
 	"github.com/klauspost/compress":      {"web", "build"},
