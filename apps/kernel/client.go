@@ -233,6 +233,9 @@ func (h *Holder) Mark(id, client string, seq int64) error {
 	return h.tell(packet{op: opMark, id: id, n: seq, data: []byte(client)})
 }
 
+// PID is the process; it ends its kernels and itself when it gets SIGTERM.
+func (h *Holder) PID() int { return h.pid }
+
 // Close ends the connection, not the kernels.
 func (h *Holder) Close() { h.conn.Close() }
 

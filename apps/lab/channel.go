@@ -15,9 +15,9 @@ import (
 	"quire/apps/kernel"
 )
 
-// A client is one connection of a page to a kernel, by the name that it keeps when
+// A listener is one connection of a page to a kernel, by the name that it keeps when
 // it connects again. The fields are guarded by the kernel's mutex.
-type client struct {
+type listener struct {
 	name  string
 	conn  *websocket.Conn // nil while it is away
 	quit  context.CancelFunc
@@ -27,14 +27,14 @@ type client struct {
 	left  time.Time // since when it is away
 }
 
-func (c *client) poke() {
+func (c *listener) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (c *client) end() {
+func (c *listener) end() {
 	if c.quit != nil {
 		c.quit()
 	}
@@ -110,14 +110,14 @@ func (s *server) serveChannels(w http.ResponseWriter, r *http.Request, k *runnin
 
 // enter makes a client the one of its name. A connection of that name that is open
 // yet ends: a page that connects again has lost it.
-func (r *running) enter(name string, quit context.CancelFunc) (*client, error) {
+func (r *running) enter(name string, quit context.CancelFunc) (*listener, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.clients[name]
 	if before == nil && len(r.clients) >= maxClients {
 		return nil, &quire.Error{Kind: quire.KindTooMany, Message: "Too many pages are connected to this kernel. Close some."}
 	}
-	c := &client{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now()}
+	c := &listener{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now()}
 	if before != nil {
 		before.end()
 		c.sent, c.heard = before.heard, before.heard
@@ -131,7 +131,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*client, error) {
 
 // leave notes that a client is away, unless it is here again already. One that
 // closed its connection, as a page does when it is left, is not expected long.
-func (r *running) leave(c *client, closed bool) {
+func (r *running) leave(c *listener, closed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.conn = nil
@@ -155,7 +155,7 @@ func (r *running) here(name string) bool {
 }
 
 // speak writes to a client what it must hear.
-func (r *running) speak(ctx context.Context, c *client, v1 bool, pings chan<- struct{}) {
+func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -194,7 +194,7 @@ func (r *running) speak(ctx context.Context, c *client, v1 bool, pings chan<- st
 
 // confirm learns how much has arrived: a pong answers a ping only after everything
 // that was sent before it (RFC 6455, 5.5.3, and messages keep their order).
-func (r *running) confirm(ctx context.Context, c *client, pings <-chan struct{}) {
+func (r *running) confirm(ctx context.Context, c *listener, pings <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -226,7 +226,7 @@ func (r *running) confirm(ctx context.Context, c *client, pings <-chan struct{})
 }
 
 // heardBy is the message that an entry is for a client, nil if it is not for him.
-func (r *running) heardBy(c *client, e kernel.Entry) *kernel.Message {
+func (r *running) heardBy(c *listener, e kernel.Entry) *kernel.Message {
 	switch {
 	case e.Message != nil && e.Message.Channel == kernel.IOPub:
 		return e.Message
@@ -261,7 +261,7 @@ func (r *running) heardBy(c *client, e kernel.Entry) *kernel.Message {
 }
 
 // say passes a client's message on.
-func (r *running) say(ctx context.Context, c *client, m kernel.Message) error {
+func (r *running) say(ctx context.Context, c *listener, m kernel.Message) error {
 	if m.Channel == kernel.IOPub {
 		return errors.New("nobody but the kernel publishes")
 	}

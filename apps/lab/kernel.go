@@ -23,6 +23,7 @@ type kernels struct {
 	mu     sync.Mutex
 	holder *kernel.Holder
 	list   map[string]*running
+	closed bool
 	change chan struct{} // closed and made anew when a state changes
 }
 
@@ -30,7 +31,9 @@ const (
 	// ringBytes is what is kept here for clients of one kernel that are slow or away.
 	ringBytes = 64 << 20
 	// awayMost is how long a client that went is expected back.
-	awayMost   = 30 * time.Minute
+	awayMost = 30 * time.Minute
+	// closedMost is the same for one that closed its connection.
+	closedMost = 2 * time.Minute
 	maxClients = 64      // of one kernel
 	maxAsked   = 1 << 13 // requests of one kernel whose askers are remembered
 )
@@ -45,7 +48,7 @@ type running struct {
 	seq     int64
 	ring    []kernel.Entry
 	bytes   int
-	clients map[string]*client // by their session's ID
+	clients map[string]*listener // by their session's ID
 	asked   askers
 	cells   cells
 	told    int64 // what the other process was told to forget
@@ -105,7 +108,7 @@ func (ks *kernels) reach(ctx context.Context) (*kernel.Holder, error) {
 		r.mu.Lock()
 		r.state = k.State
 		for name, seq := range k.Marks {
-			r.clients[name] = &client{name: name, heard: seq, sent: seq, left: now}
+			r.clients[name] = &listener{name: name, heard: seq, sent: seq, left: now}
 		}
 		r.mu.Unlock()
 	}
@@ -117,7 +120,7 @@ func (ks *kernels) running(id string) *running {
 	defer ks.mu.Unlock()
 	r := ks.list[id]
 	if r == nil {
-		r = &running{ks: ks, id: id, clients: map[string]*client{}, asked: askers{who: map[string]string{}}}
+		r = &running{ks: ks, id: id, clients: map[string]*listener{}, asked: askers{who: map[string]string{}}}
 		r.state.ID, r.state.State = id, kernel.Starting
 		ks.list[id] = r
 	}
@@ -127,6 +130,10 @@ func (ks *kernels) running(id string) *running {
 // lost is called when the process that has the kernels is gone, and they with it.
 func (ks *kernels) lost(err error) {
 	ks.mu.Lock()
+	if ks.closed {
+		ks.mu.Unlock()
+		return
+	}
 	ks.holder = nil
 	var all []*running
 	for _, r := range ks.list {
@@ -138,6 +145,17 @@ func (ks *kernels) lost(err error) {
 		state := r.now()
 		state.State, state.Reason = kernel.Dead, "the process that had the kernels has ended"
 		r.hear(kernel.Entry{Seq: r.seq + 1, State: &state})
+	}
+}
+
+// close leaves the kernels to whoever comes next.
+func (ks *kernels) close() {
+	ks.mu.Lock()
+	ks.closed = true
+	h := ks.holder
+	ks.mu.Unlock()
+	if h != nil {
+		h.Close()
 	}
 }
 
@@ -327,6 +345,21 @@ func (ks *kernels) all() []*running {
 		return 1
 	})
 	return out
+}
+
+// count counts the kernels and the connections to them.
+func (ks *kernels) count() (n, open int) {
+	for _, r := range ks.all() {
+		n++
+		r.mu.Lock()
+		for _, c := range r.clients {
+			if c.conn != nil {
+				open++
+			}
+		}
+		r.mu.Unlock()
+	}
+	return n, open
 }
 
 // model is a kernel as Jupyter's clients know it.

@@ -97,6 +97,12 @@ func (ss *sessions) notebook(kernel string) string {
 	return ""
 }
 
+func (ss *sessions) has(kernel string) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return slices.ContainsFunc(ss.list, func(x *session) bool { return x.Kernel == kernel })
+}
+
 // forget drops the sessions of a kernel that was ended.
 func (ss *sessions) forget(kernel string) {
 	ss.mu.Lock()

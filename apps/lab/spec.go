@@ -43,9 +43,8 @@ var specName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,128}$`)
 
 const specBytes = 1 << 20
 
-// shareDirs are where Jupyter's data may lie, the first wins: what the session's
-// environment says, the person's own, the project's active environment, the
-// system's.
+// shareDirs are where kernels are described, the first wins: first where the
+// session's environment says, which is how an app's description can add some.
 func (s *server) shareDirs() []string {
 	var dirs []string
 	for dir := range strings.SplitSeq(os.Getenv("JUPYTER_PATH"), ":") {
@@ -53,13 +52,10 @@ func (s *server) shareDirs() []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	if s.home != "" {
-		dirs = append(dirs, filepath.Join(s.home, ".local/share/jupyter"))
+	for _, dir := range slices.Backward(s.dataDirs()) {
+		dirs = append(dirs, dir)
 	}
-	if s.prefix != "" {
-		dirs = append(dirs, filepath.Join(s.prefix, "share/jupyter"))
-	}
-	return append(dirs, "/usr/local/share/jupyter", "/usr/share/jupyter")
+	return dirs
 }
 
 // specs are the kernels that can be started, by their names.
@@ -296,6 +292,28 @@ func (p *warm) take(ctx context.Context, want kernel.Spec) *running {
 		go func() { _ = p.s.kernels.end(context.WithoutCancel(ctx), id) }()
 	}
 	return nil
+}
+
+// greet starts one for who has just come.
+func (p *warm) greet() {
+	if spec, err := p.s.spec("", ""); err == nil {
+		p.fill(spec)
+	}
+}
+
+// adopt takes up one that an earlier process of this app kept ready: it was
+// started for no document, and nobody has used it.
+func (p *warm) adopt() {
+	for _, k := range p.s.kernels.all() {
+		k.mu.Lock()
+		unused := k.state.Path == "" && len(k.clients) == 0
+		k.mu.Unlock()
+		if unused && !p.s.sessions.has(k.id) {
+			p.mu.Lock()
+			p.id = k.id
+			p.mu.Unlock()
+		}
+	}
 }
 
 // fill starts a kernel for whoever comes next.
