@@ -63,7 +63,7 @@ func (s *server) serveChannels(w http.ResponseWriter, r *http.Request, k *runnin
 		return err
 	}
 	// OwnPage has checked the origin.
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocolV1}, InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled})
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{protocolV1}, CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		k.leave(c, false)
 		return nil // it has answered

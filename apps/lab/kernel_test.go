@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,14 +33,14 @@ func withKernels(t *testing.T, c *client) {
 			if err := syscall.Kill(h.PID(), syscall.SIGTERM); err != nil {
 				t.Error(err)
 			}
-			for syscall.Kill(h.PID(), 0) == nil && running1(h.PID()) {
-				time.Sleep(time.Millisecond)
+			for syscall.Kill(h.PID(), 0) == nil && alive(h.PID()) {
+				runtime.Gosched()
 			}
 		}
 	})
 }
 
-func running1(pid int) bool {
+func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(b), ") Z ")
 }
@@ -268,7 +269,7 @@ func TestCellsEndWithoutAPage(t *testing.T) {
 		if len(outputs(nb.cell("two"))) == 2 {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
+		runtime.Gosched()
 	}
 	one, two := outputs(nb.cell("one")), outputs(nb.cell("two"))
 	if len(one) != 2 || one[0]["text"] != "late\n" || one[1]["data"].(object)["text/plain"] != "42" || number(nb.cell("one")["execution_count"]) != 1 {

@@ -62,7 +62,7 @@ func (s *server) serveMe(w http.ResponseWriter, r *http.Request) error {
 // of server extensions, and there are none.
 func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) error {
 	// OwnPage has checked the origin.
-	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return nil // it has answered
 	}

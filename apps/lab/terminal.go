@@ -259,7 +259,7 @@ func (s *server) serveScreen(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// OwnPage has checked the origin.
-	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return nil // it has answered
 	}
