@@ -69,6 +69,10 @@ func serve(ctx context.Context, args []string, usage io.Writer, log *slog.Logger
 		return err
 	}
 	defer s.close()
+	if err := s.kernels.adopt(ctx); err != nil {
+		log.Error("the kernels that were there are not to be reached", "err", err)
+	}
+	s.warm.adopt()
 	l, err := apps.Listen(*socket)
 	if err != nil {
 		return err

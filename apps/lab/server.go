@@ -43,13 +43,16 @@ type server struct {
 	terminals  *terminals
 	converters *converters
 
+	kernels  *kernels
+	sessions *sessions
+	warm     *warm
+
 	// The front end, if the binary has one.
+	front    *FrontEnd
 	builtIn  func() ([]plugin, error)
 	themes   http.Handler
 	licenses http.Handler
 
-	// running says how many kernels there are and how many connections to them.
-	running func() (kernels, connections int)
 	started time.Time
 	active  atomic.Int64 // when something was last asked for, in nanoseconds
 
@@ -70,6 +73,8 @@ func newServer(c config) (*server, error) {
 	}
 	s.closers = append(s.closers, s.terminals.close)
 	s.active.Store(s.started.UnixNano())
+	s.useFrontEnd(BuiltIn())
+	s.kernels, s.sessions, s.warm = newKernels(s), newSessions(s), &warm{s: s}
 	if err := os.MkdirAll(notes, 0o700); err != nil {
 		c.log.Warn("no notes in the home directory", "err", err)
 	} else if home, err := files.Open(notes); err == nil {
@@ -88,6 +93,7 @@ func personal(home string) string {
 }
 
 func (s *server) close() {
+	s.kernels.close()
 	for _, end := range s.closers {
 		end()
 	}
@@ -112,6 +118,11 @@ func (s *server) handler() http.Handler {
 	s.extensionRoutes(r)
 	s.configRoutes(r)
 	s.statusRoutes(r)
+	s.specRoutes(r)
+	s.kernelRoutes(r)
+	s.sessionRoutes(r)
+	s.cellRoutes(r)
+	s.pageRoutes(r)
 	s.terminalRoutes(r)
 	s.convertRoutes(r)
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

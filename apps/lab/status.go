@@ -34,10 +34,7 @@ func (s *server) serveVersion(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *server) serveStatus(w http.ResponseWriter, _ *http.Request) error {
-	kernels, connections := 0, 0
-	if s.running != nil {
-		kernels, connections = s.running()
-	}
+	kernels, connections := s.kernels.count()
 	answer(w, http.StatusOK, object{
 		"started": s.started.UTC().Format(stamp), "last_activity": time.Unix(0, s.active.Load()).UTC().Format(stamp),
 		"kernels": kernels, "connections": connections,

@@ -14,6 +14,7 @@ import (
 
 	"quire"
 	"quire/apps/keep"
+	"quire/apps/kernel"
 	"quire/apps/lab"
 	"quire/apps/terminal"
 	"quire/apps/viewer"
@@ -71,6 +72,8 @@ func run(args []string) int {
 			return terminal.Main(args[1:])
 		case "workbench":
 			return workbench.Main(args[1:])
+		case "kernels":
+			return kernel.Main(args[1:])
 		case "lab":
 			return lab.Main(args[1:])
 		case "viewer":

@@ -1,0 +1,186 @@
+// What a person does with JupyterLab, in Chromium: node tour.mjs SITE DIRECTORY.
+// DIRECTORY is what the server shows. Everything that is not as it should be ends
+// the tour with an error.
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { launch } from '../../../test/browser/lib/chromium.mjs'
+import { until } from '../../../test/browser/lib/wait.mjs'
+
+const [site, dir] = process.argv.slice(2)
+const pictures = process.env.PICTURES ?? ''
+const cell = (source, outputs = []) => ({ cell_type: 'code', execution_count: null, id: Math.random().toString(36).slice(2), metadata: {}, outputs, source })
+const notebook = (...cells) => JSON.stringify({ cells, metadata: { kernelspec: { display_name: 'Python 3 (ipykernel)', language: 'python', name: 'python3' } }, nbformat: 4, nbformat_minor: 5 })
+mkdirSync(join(dir, 'data sets'))
+writeFileSync(join(dir, 'data sets', 'first ünicode.ipynb'), notebook(cell('6 * 7'), cell(''), cell('')))
+// Nobody has run this one here, so nothing in it is trusted.
+writeFileSync(join(dir, 'hostile.ipynb'), notebook(cell('', [
+  { output_type: 'display_data', metadata: {}, data: { 'text/html': '<p class=told>told</p><img src=x onerror="window.hurt = 1"><script>window.hurt = 2</script>' } },
+])))
+writeFileSync(join(dir, 'table.csv'), 'a,b\n1,2\n')
+
+const browser = await launch()
+// What is known: Debian's server is older than some of the API.
+const known = [/api\/events\/subscribe/, /\/api\/nbconvert/, /\/lsp\//, /yjs#509/]
+
+// open opens an address and hears everything that goes wrong there.
+async function open(address, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
+  context.setDefaultTimeout(60_000)
+  const seen = { errors: [], hosts: new Set(), bytes: 0, requests: 0 }
+  context.on('weberror', (e) => seen.errors.push(String(e.error()?.stack ?? e.error())))
+  context.on('console', (m) => { if (m.type() === 'error') seen.errors.push(`${m.location().url} ${m.text()}`) })
+  context.on('request', (r) => { seen.requests++; if (/^(https?|wss?):/.test(r.url())) seen.hosts.add(new URL(r.url()).host) })
+  const page = await context.newPage()
+  const devtools = await context.newCDPSession(page)
+  await devtools.send('Network.enable')
+  devtools.on('Network.loadingFinished', (e) => { seen.bytes += e.encodedDataLength })
+  await page.goto(site + address)
+  await page.waitForFunction(() => performance.getEntriesByName('lab-restored').length > 0)
+  const clean = () => {
+    const wrong = seen.errors.filter((e) => !known.some((k) => k.test(e)))
+    assert.deepEqual(wrong, [], 'errors in the console')
+    assert.deepEqual([...seen.hosts], [new URL(site).host], 'asked other hosts')
+  }
+  return { page, seen, clean, close: () => context.close() }
+}
+const shot = (page, name) => pictures ? page.screenshot({ path: join(pictures, `${name}.png`) }) : undefined
+const run = (page, command, args = {}) => page.evaluate(([c, a]) => window.jupyterapp.commands.execute(c, a).then((v) => typeof v === 'string' ? v : ''), [command, args])
+// put writes a cell's text and runs it.
+const put = (page, at, text) => page.evaluate(([i, source]) => {
+  const panel = window.jupyterapp.shell.currentWidget
+  panel.content.activeCellIndex = i
+  panel.content.activeCell.model.sharedModel.setSource(source)
+  return window.jupyterapp.commands.execute('notebook:run-cell').then(() => undefined)
+}, [at, text])
+
+async function part(name, what) {
+  const began = Date.now()
+  await what()
+  console.log(`  ${name}: ${Date.now() - began} ms`)
+}
+
+try {
+  await part('the launcher', async () => {
+    const { page, seen, clean, close } = await open('/lab/')
+    await page.locator('.jp-LauncherCard').first().waitFor()
+    console.log(`  first load: ${seen.requests} requests, ${Math.round(seen.bytes / 1000)} KB`)
+    assert.ok(seen.bytes > 500_000 && seen.bytes <= 1_300_000, `the first load is ${seen.bytes} bytes`)
+    // What we add.
+    const bar = page.locator('#jp-main-statusbar')
+    await bar.getByText('ada/welcome').waitFor()
+    assert.equal(await bar.getByText('ada/welcome').getAttribute('target'), '_top')
+    await bar.getByText('Grace is here').waitFor()
+    await bar.getByText('Runs on in your absence').waitFor()
+    assert.match(await bar.getByText('Stop', { exact: true }).getAttribute('href'), /\/sessions$/)
+    const line = page.locator('#quire-announcements')
+    await line.getByText('restarted on Sunday').waitFor()
+    assert.equal(await line.locator('a').count(), 0, 'an address that runs something became a link')
+    await shot(page, 'lab-launcher')
+    await line.getByRole('button', { name: 'Close: The machines' }).click()
+    assert.equal(await line.getByText('restarted on Sunday').count(), 0)
+    await page.reload()
+    await line.getByText('Not a link').waitFor()
+    assert.equal(await line.getByText('restarted on Sunday').count(), 0, 'what was closed came back')
+    clean()
+    await close()
+  })
+
+  await part('a notebook', async () => {
+    const { page, clean, close } = await open('/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
+    await page.locator('.jp-NotebookPanel .jp-Cell').first().waitFor()
+    await until('the address names the notebook', () => new URL(page.url()).pathname === '/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'), 60_000)
+    await put(page, 0, '6 * 7')
+    await page.locator('.jp-OutputArea-output', { hasText: '42' }).waitFor()
+    // Outputs that were just made are trusted: their scripts run, and nothing else does.
+    await put(page, 1, `from IPython.display import HTML, Javascript, Math, display
+display(HTML('<b class="ran"></b><script>document.querySelector(".ran").textContent = "script ran"</script>'), Javascript('element.textContent = "java" + "script ran"'), Math(r'\\\\frac{1}{2}'))`.replaceAll('\\\\\\\\', '\\\\'))
+    await page.getByText('script ran', { exact: true }).waitFor()
+    await page.getByText('javascript ran', { exact: true }).waitFor()
+    await page.locator('mjx-container').first().waitFor()
+    await put(page, 2, `import matplotlib.pyplot as p
+p.plot([1, 3, 2])
+p.show()`)
+    await page.locator('.jp-OutputArea-output img').waitFor()
+    await shot(page, 'lab-notebook')
+    await run(page, 'docmanager:save')
+    await until('the notebook is saved with its output', () => readFileSync(join(dir, 'data sets', 'first ünicode.ipynb'), 'utf8').includes('"42"'))
+    const title = await page.title()
+    assert.ok(title.startsWith('first ünicode.ipynb'), title)
+    // Another document is another address, and the same page can be loaded again.
+    await run(page, 'docmanager:open', { path: 'table.csv' })
+    await page.locator('.jp-CSVViewer').first().waitFor()
+    await until('the address names the table', () => new URL(page.url()).pathname === '/lab/tree/table.csv')
+    // Light and dark follow the browser, as the portal does.
+    for (const colorScheme of ['dark', 'light']) {
+      await page.emulateMedia({ colorScheme })
+      await until(`the theme is ${colorScheme}`, () => page.evaluate(() => document.body.dataset.jpThemeLight).then((light) => light === String(colorScheme === 'light')))
+      await shot(page, `lab-${colorScheme}`)
+    }
+    await page.evaluate(() => { window.open = (to, where) => { window.opened = [to, where] } })
+    await run(page, 'quire:open-in-workbench')
+    assert.deepEqual(await page.evaluate(() => window.opened), [site + '/workbench/#project/table.csv', '_blank'])
+    clean()
+    await close()
+  })
+
+  await part('a notebook that nobody trusts', async () => {
+    const { page, close } = await open('/lab/tree/hostile.ipynb')
+    await page.locator('.told').waitFor()
+    assert.equal(await page.evaluate(() => window.hurt), undefined)
+    // Even past the sanitizer neither scripts nor handlers run: the policy has the last word.
+    await page.evaluate(() => {
+      const p = document.createElement('div')
+      p.innerHTML = '<img src=x onerror="window.hurt = 3">'
+      document.body.append(p)
+      const s = document.createElement('script')
+      s.textContent = 'window.hurt = 4'
+      document.body.append(s)
+    })
+    await page.waitForFunction(() => document.querySelector('body > div > img[src=x]').complete)
+    assert.equal(await page.evaluate(() => window.hurt), undefined)
+    await close()
+  })
+
+  await part('settings, terminal, licenses', async () => {
+    const { page, clean, close } = await open('/lab/')
+    await run(page, 'settingeditor:open')
+    await page.locator('.jp-SettingsPanel').getByText('Autosave').first().waitFor()
+    await shot(page, 'lab-settings')
+    await run(page, 'terminal:create-new')
+    await page.locator('.jp-Terminal .xterm-screen').waitFor()
+    await page.keyboard.type('echo $((40 + 2))$((1 + 1))\n')
+    await until('the shell answers', () => page.evaluate(() => {
+      const b = window.jupyterapp.shell.currentWidget.content._term?.buffer.active
+      return !!b && Array.from({ length: b.length }, (_, i) => b.getLine(i).translateToString(true)).includes('422')
+    }))
+    await run(page, 'apputils:licenses')
+    await page.locator('.jp-Licenses').getByText('@jupyterlab/notebook', { exact: true }).waitFor()
+    await shot(page, 'lab-licenses')
+    clean()
+    await close()
+  })
+
+  await part('prebuilt extensions', async () => {
+    const { page, seen, close } = await open('/lab/?extensions')
+    await page.locator('#hello-item', { hasText: 'hello function' }).waitFor()
+    assert.equal(await run(page, 'hello:greet'), 'hello from React 18.3.1')
+    assert.equal(await page.evaluate(() => window.helloOff), undefined, 'a disabled plugin ran')
+    const told = seen.errors.join('\n')
+    assert.match(told, /The extension missing is left out/)
+    assert.match(told, /this plugin always fails/)
+    await page.locator('.jp-LauncherCard').first().waitFor()
+    await run(page, 'docmanager:open', { path: 'hostile.ipynb' })
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await put(page, 0, `from IPython.display import display
+display({'text/x-hello': 'shout'}, raw=True)`)
+    await page.locator('.hello-shout', { hasText: 'SHOUT' }).waitFor()
+    await close()
+  })
+} catch (error) {
+  for (const context of browser.contexts()) for (const page of context.pages()) await shot(page, 'lab-failed')?.catch(() => {})
+  throw error
+} finally {
+  await browser.close()
+}
