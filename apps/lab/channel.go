@@ -81,11 +81,11 @@ func (s *server) serveChannels(w http.ResponseWriter, r *http.Request, k *runnin
 	pings := make(chan struct{}, 1)
 	go func() {
 		defer cancel()
-		k.speak(ctx, c, v1, pings)
+		k.speak(ctx, conn, c, v1, pings)
 	}()
 	go func() {
 		defer cancel()
-		k.confirm(ctx, c, pings)
+		k.confirm(ctx, conn, c, pings)
 	}()
 	for {
 		kind, b, err := conn.Read(ctx)
@@ -155,7 +155,7 @@ func (r *running) here(name string) bool {
 }
 
 // speak writes to a client what it must hear.
-func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- struct{}) {
+func (r *running) speak(ctx context.Context, conn *websocket.Conn, c *listener, v1 bool, pings chan<- struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -176,7 +176,7 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 					if !v1 {
 						kind, b = writeMessage(m)
 					}
-					if c.conn.Write(ctx, kind, b) != nil {
+					if conn.Write(ctx, kind, b) != nil {
 						return
 					}
 				}
@@ -194,7 +194,7 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 
 // confirm learns how much has arrived: a pong answers a ping only after everything
 // that was sent before it (RFC 6455, 5.5.3, and messages keep their order).
-func (r *running) confirm(ctx context.Context, c *listener, pings <-chan struct{}) {
+func (r *running) confirm(ctx context.Context, conn *websocket.Conn, c *listener, pings <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -209,7 +209,7 @@ func (r *running) confirm(ctx context.Context, c *listener, pings <-chan struct{
 			continue
 		}
 		wait, cancel := context.WithTimeout(ctx, pongLimit)
-		err := c.conn.Ping(wait)
+		err := conn.Ping(wait)
 		cancel()
 		if err != nil {
 			return
