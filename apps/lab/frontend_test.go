@@ -103,7 +103,8 @@ func TestFrontEndInABrowser(t *testing.T) {
 		c["treePath"] = r.PathValue("path")
 		c["exposeAppInBrowser"] = true
 		c["preferredPath"] = "/"
-		if r.URL.Query().Has("extensions") {
+		if name := r.URL.Query().Get("extensions"); name != "" {
+			c["workspace"] = name // what other parts of the tour left open is not opened here
 			c["federated_extensions"] = []map[string]string{
 				{"name": "missing", "load": "static/remoteEntry.js", "extension": "./extension"},
 				{"name": "hello", "load": "static/remoteEntry.js", "extension": "./extension", "mimeExtension": "./mime"},
