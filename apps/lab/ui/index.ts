@@ -10,6 +10,13 @@ import { routes } from "./address";
 import { federated } from "./federation";
 import quire from "./quire";
 
+// Plugins of extensions that are built in, without which those do better.
+const never = new Set([
+  "@jupyterlab/apputils-extension:announcements", // asks another host; the portal's own are shown
+  "@jupyterlab/fileeditor-extension:language-server", // need the language servers of a Python server
+  "@jupyterlab/notebook-extension:language-server",
+]);
+
 type Plugin = JupyterFrontEndPlugin<unknown>;
 
 // pluginsOf reads the default export of an extension: a plugin or a list.
@@ -28,7 +35,7 @@ async function start(): Promise<void> {
 
   const add = (extension: string, module: unknown): void => {
     for (const plugin of pluginsOf(module)) {
-      if (!plugin?.id || taken.has(plugin.id)) continue; // the first wins: an extension may replace what is built in
+      if (!plugin?.id || taken.has(plugin.id) || never.has(plugin.id)) continue; // the first wins: an extension may replace what is built in
       taken.add(plugin.id);
       const off = PageConfig.Extension.isDisabled(plugin.id);
       known.push({
