@@ -20,6 +20,7 @@ import (
 type listener struct {
 	name  string
 	conn  *websocket.Conn // nil while it is away
+	open  bool            // it is connected, or about to be
 	quit  context.CancelFunc
 	wake  chan struct{}
 	sent  int64     // the newest entry that was written to conn
@@ -117,7 +118,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*listener, error)
 	if before == nil && len(r.clients) >= maxClients {
 		return nil, &quire.Error{Kind: quire.KindTooMany, Message: "Too many pages are connected to this kernel. Close some."}
 	}
-	c := &listener{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now()}
+	c := &listener{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now(), open: true}
 	if before != nil {
 		before.end()
 		c.sent, c.heard = before.heard, before.heard
@@ -134,7 +135,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*listener, error)
 func (r *running) leave(c *listener, closed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.conn = nil
+	c.conn, c.open = nil, false
 	c.left = time.Now()
 	if r.clients[c.name] != c {
 		return
@@ -151,7 +152,7 @@ func (r *running) leave(c *listener, closed bool) {
 // here reports whether a client is connected. r.mu is held.
 func (r *running) here(name string) bool {
 	c := r.clients[name]
-	return c != nil && c.conn != nil
+	return c != nil && c.open
 }
 
 // speak writes to a client what it must hear.

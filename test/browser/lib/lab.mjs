@@ -12,19 +12,16 @@ export class Lab {
   }
 
   // open opens a file by a double click in the browser on the left.
-  async open(name) {
+  async open(name, status = 'idle') {
     await this.view.locator('.jp-DirListing-item', { hasText: name }).dblclick()
-    return this.ready()
-  }
-
-  async ready() {
     await this.cells.first().waitFor({ timeout: 60_000 })
-    await this.idle()
-    return this
+    return this.status(status)
   }
 
-  idle(milliseconds = 90_000) {
-    return this.panel.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').waitFor({ state: 'attached', timeout: milliseconds })
+  // status waits for what the kernel does: idle or busy.
+  async status(word) {
+    await this.panel.locator(`.jp-Notebook-ExecutionIndicator[data-status="${word}"]`).waitFor({ state: 'attached', timeout: 90_000 })
+    return this
   }
 
   // type writes a cell's text anew; run also runs it.
