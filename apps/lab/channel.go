@@ -157,6 +157,14 @@ func (r *running) here(name string) bool {
 
 // speak writes to a client what it must hear.
 func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- struct{}) {
+	// A page learns what the kernel does from its messages, and a busy one may say
+	// nothing for long.
+	if state := r.now().State; state == kernel.Idle || state == kernel.Busy {
+		m := kernel.NewMessage(kernel.IOPub, "status", r.id, kernel.Header{}, object{"execution_state": state})
+		if c.write(ctx, &m, v1) != nil {
+			return
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -172,14 +180,8 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 				break
 			}
 			for _, e := range next {
-				if m := r.heardBy(c, e); m != nil {
-					kind, b := websocket.MessageBinary, m.Frame()
-					if !v1 {
-						kind, b = writeMessage(m)
-					}
-					if c.conn.Write(ctx, kind, b) != nil {
-						return
-					}
+				if m := r.heardBy(c, e); m != nil && c.write(ctx, m, v1) != nil {
+					return
 				}
 				r.mu.Lock()
 				c.sent = e.Seq
@@ -191,6 +193,14 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 		default:
 		}
 	}
+}
+
+func (c *listener) write(ctx context.Context, m *kernel.Message, v1 bool) error {
+	kind, b := websocket.MessageBinary, m.Frame()
+	if !v1 {
+		kind, b = writeMessage(m)
+	}
+	return c.conn.Write(ctx, kind, b)
 }
 
 // confirm learns how much has arrived: a pong answers a ping only after everything

@@ -85,7 +85,7 @@ test('a cell ends although its page was closed, and is whole on return', async (
   // Another browser, while it still runs: what was said is there, and what comes is shown.
   tab = await openApp(ada.page, 'JupyterLab')
   lab = new Lab(tab, await inside(tab, '.jp-DirListing-item'))
-  await lab.cells.first().waitFor()
+  await lab.status('busy')
   await lab.cells.nth(2).getByText('line 2').waitFor()
   await picture(tab, 'lab-midway')
   for (const i of [2, 3, 4]) put(`go${i}`, '')
