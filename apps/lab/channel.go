@@ -19,8 +19,8 @@ import (
 // it connects again. The fields are guarded by the kernel's mutex.
 type listener struct {
 	name  string
-	conn  *websocket.Conn // nil while it is away
-	open  bool            // it is connected, or about to be
+	conn  *websocket.Conn
+	open  bool // it is connected, or about to be
 	quit  context.CancelFunc
 	wake  chan struct{}
 	sent  int64     // the newest entry that was written to conn
@@ -135,7 +135,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*listener, error)
 func (r *running) leave(c *listener, closed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.conn, c.open = nil, false
+	c.open = false
 	c.left = time.Now()
 	if r.clients[c.name] != c {
 		return

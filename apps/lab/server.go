@@ -126,6 +126,10 @@ func (s *server) handler() http.Handler {
 	s.pageRoutes(r)
 	s.terminalRoutes(r)
 	s.convertRoutes(r)
+	// What Jupyter has and we do not is told in its shape as well.
+	mux.HandleFunc(s.base+"/", func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, &quire.Error{Kind: quire.KindNotFound, Message: "JupyterLab's server has nothing at this address."})
+	})
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)
