@@ -366,7 +366,7 @@ func (l *labBuild) notices(m *labManifest) error {
 		if err != nil {
 			return err
 		}
-		if about.License != "" && !licensed(about.License) {
+		if !licensed(about.License) {
 			return fmt.Errorf("%s %s is under %q, which is not among the licenses that build/labbundle.go lets into the binary", about.Name, about.Version, about.License)
 		}
 		list = append(list, entry{about.Name, about.Version, about.License, about.Text})
