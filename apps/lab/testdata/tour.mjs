@@ -1,13 +1,14 @@
 // What a person does with JupyterLab, in Chromium: node tour.mjs SITE DIRECTORY
-// ENVIRONMENT. DIRECTORY is what the server shows, ENVIRONMENT where it looks for
-// extensions. Everything that is not as it should be ends the tour with an error.
+// ENVIRONMENT EXTENSIONS. DIRECTORY is what the server shows, ENVIRONMENT where it
+// looks for extensions, EXTENSIONS has those that Jupyter's builder made. Everything
+// that is not as it should be ends the tour with an error.
 import assert from 'node:assert/strict'
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { launch } from '../../../test/browser/lib/chromium.mjs'
 import { until } from '../../../test/browser/lib/wait.mjs'
 
-const [site, dir, env] = process.argv.slice(2)
+const [site, dir, env, builtExtensions] = process.argv.slice(2)
 const pictures = process.env.PICTURES ?? ''
 const cell = (source, outputs = []) => ({ cell_type: 'code', execution_count: null, id: Math.random().toString(36).slice(2), metadata: {}, outputs, source })
 const notebook = (...cells) => JSON.stringify({ cells, metadata: { kernelspec: { display_name: 'Python 3 (ipykernel)', language: 'python', name: 'python3' } }, nbformat: 4, nbformat_minor: 5 })
@@ -183,6 +184,37 @@ p.show()`)
 display({'text/x-hello': 'shout'}, raw=True)`)
     await page.locator('.hello-shout', { hasText: 'SHOUT' }).waitFor()
     await until('the address names workspace and notebook', () => new URL(page.url()).pathname === '/p/lab/workspaces/extended/tree/hostile.ipynb')
+    await close()
+  })
+  // The kernel's part is spoken by hand, so that no package of Python has to match.
+  await part('ipywidgets', async () => {
+    cpSync(builtExtensions, join(env, 'share/jupyter/labextensions'), { recursive: true })
+    writeFileSync(join(dir, 'widgets.ipynb'), notebook(cell(''), cell('')))
+    rmSync(join(env, 'share/jupyter/labextensions/hello'), { recursive: true })
+    rmSync(join(env, 'share/jupyter/labextensions/missing'), { recursive: true })
+    const { page, clean, close } = await open('/p/lab/workspaces/widgets/tree/widgets.ipynb')
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await put(page, 0, `from ipykernel.comm import Comm
+from IPython.display import display
+def model(module, name, **state):
+    state = {'_model_module': module, '_model_module_version': '2.0.0', '_model_name': name, '_view_module': module, '_view_module_version': '2.0.0', **state}
+    return Comm(target_name='jupyter.widget', data={'state': state}, metadata={'version': '2.1.0'})
+layout = model('@jupyter-widgets/base', 'LayoutModel', _view_name='LayoutView')
+style = model('@jupyter-widgets/controls', 'SliderStyleModel', _view_module='@jupyter-widgets/base', _view_name='StyleView')
+slider = model('@jupyter-widgets/controls', 'IntSliderModel', _view_name='IntSliderView', _dom_classes=[], value=6, min=0, max=10, step=1,
+               description='how many', layout='IPY_MODEL_' + layout.comm_id, style='IPY_MODEL_' + style.comm_id)
+heard = []
+slider.on_msg(lambda m: heard.append(m['content']['data'].get('state', {}).get('value')))
+display({'application/vnd.jupyter.widget-view+json': {'version_major': 2, 'version_minor': 0, 'model_id': slider.comm_id}}, raw=True)`)
+    const handle = page.locator('.widget-slider .noUi-handle')
+    await handle.waitFor()
+    await handle.focus()
+    await page.keyboard.press('ArrowRight')
+    await page.locator('.widget-readout', { hasText: '7' }).waitFor()
+    await shot(page, 'lab-widgets')
+    await put(page, 1, 'print("the kernel heard", heard)')
+    await page.locator('.jp-OutputArea-output', { hasText: 'the kernel heard [7]' }).waitFor()
+    clean()
     await close()
   })
 } catch (error) {
