@@ -24,8 +24,9 @@ import (
 // some ten megabytes. Both are kept in the user's cache directory, by a hash of
 // what they are made from, so that other clones, builds and tests find them there.
 //
-//	packages-HASH  node_modules of a lock file
-//	bundle-HASH    the content of apps/lab/dist
+//	packages-HASH   node_modules of a lock file
+//	bundle-HASH     the content of apps/lab/dist
+//	extension-HASH  a prebuilt extension for the tests
 const (
 	labUI   = "apps/lab/ui"
 	labDist = "apps/lab/dist"
@@ -52,7 +53,7 @@ func (b *builder) lab() (string, error) {
 	did := "from the cache"
 	bundle := filepath.Join(cache, "bundle-"+key)
 	if !b.labHas(bundle, key) {
-		work, err := b.labPackages(cache)
+		work, err := b.labPackages(cache, "--omit=dev")
 		if err != nil {
 			return "", err
 		}
@@ -131,7 +132,7 @@ func (b *builder) labCache() (string, error) {
 // prune removes what other lock files and sources left in the cache, but for one
 // of each: two branches that take turns should not fetch everything each time.
 func prune(cache string, keep ...string) {
-	for _, form := range []string{"packages-*", "bundle-*"} {
+	for _, form := range []string{"packages-*", "bundle-*", "extension-*"} {
 		found, _ := filepath.Glob(filepath.Join(cache, form))
 		sort.Slice(found, func(i, j int) bool { return changed(found[i]) > changed(found[j]) })
 		spare := 1
@@ -145,6 +146,11 @@ func prune(cache string, keep ...string) {
 			}
 		}
 	}
+}
+
+func exists(p string) bool {
+	_, err := os.Stat(p)
+	return err == nil
 }
 
 func changed(p string) int64 {
@@ -165,15 +171,17 @@ func contains(list []string, s string) bool {
 }
 
 // labPackages installs the packages of the lock file, unless the cache has them,
-// and returns the directory with node_modules and a fresh copy of our sources.
-func (b *builder) labPackages(cache string) (string, error) {
+// and returns the directory with node_modules and a fresh copy of our sources. which
+// are words for npm: those that are only for building extensions can be left out.
+func (b *builder) labPackages(cache string, which ...string) (string, error) {
 	lockFile, err := os.ReadFile(b.path(labUI, "package-lock.json"))
 	if err != nil {
 		return "", err
 	}
 	work := filepath.Join(cache, "packages-"+digest(lockFile))
-	done := filepath.Join(work, ".installed")
-	if _, err := os.Stat(done); err != nil {
+	all := filepath.Join(work, ".installed")
+	done := all + strings.Join(which, "")
+	if !exists(done) && !exists(all) {
 		if err := os.RemoveAll(work); err != nil {
 			return "", err
 		}
@@ -190,7 +198,7 @@ func (b *builder) labPackages(cache string) (string, error) {
 			}
 		}
 		b.say("installing JupyterLab's packages (a minute and 460 MB in " + work + ", once for each lock file)")
-		if err := npmInstall(work); err != nil {
+		if err := npmInstall(work, which...); err != nil {
 			return "", err
 		}
 		if err := writeFile(done, nil); err != nil {
@@ -389,6 +397,58 @@ func copyFile(from, to string) error {
 		return err
 	}
 	return writeFile(to, content)
+}
+
+// labExtension makes a prebuilt extension as others make theirs: Jupyter's builder
+// turns ipywidgets' package into what a wheel would put into an environment. The
+// tests load it; no binary holds it.
+func (b *builder) labExtension() (string, error) {
+	const name = "@jupyter-widgets/jupyterlab-manager"
+	lockFile, err := os.ReadFile(b.path(labUI, "package-lock.json"))
+	if err != nil {
+		return "", err
+	}
+	place := b.path("bin", "labextensions", name)
+	key := digest(lockFile)
+	if b.stamped("extension", key) && exists(place) {
+		return "unchanged", nil
+	}
+	cache, err := b.labCache()
+	if err != nil {
+		return "", err
+	}
+	unlock, err := lock(cache)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	made := filepath.Join(cache, "extension-"+key)
+	did := "from the cache"
+	if !exists(made) {
+		work, err := b.labPackages(cache)
+		if err != nil {
+			return "", err
+		}
+		modules := filepath.Join(work, "node_modules")
+		source := filepath.Join(work, "extension")
+		if err := mirror(filepath.Join(modules, name), source); err != nil {
+			return "", err
+		}
+		cmd := exec.Command("node", filepath.Join(modules, "@jupyter/builder/lib/build-labextension.js"),
+			"--core-package-file", filepath.Join(modules, "@jupyterlab/core-meta/core.package.json"), source)
+		cmd.Dir = source
+		if err := tell(cmd, "Jupyter's builder"); err != nil {
+			return "", err
+		}
+		if err := os.Rename(filepath.Join(source, "labextension"), made); err != nil {
+			return "", err
+		}
+		did = name
+	}
+	if err := mirror(made, place); err != nil {
+		return "", err
+	}
+	return did, b.stamp("extension", key)
 }
 
 // labManifest is apps/lab.FrontEnd with the key of what it was made from.

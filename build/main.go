@@ -34,6 +34,7 @@ func run(args []string, out io.Writer) error {
 	output := flags.String("o", "bin/quire", "where the binary goes, below the repository")
 	bundles := flags.Bool("bundles", false, "stop after the bundles, compile nothing")
 	noLab := flags.Bool("without-lab", false, "leave out JupyterLab's part in the browser; its app says so then")
+	extension := flags.Bool("extension", false, "also build ipywidgets' part in JupyterLab into bin/labextensions, which the tests load")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -54,6 +55,9 @@ func run(args []string, out io.Writer) error {
 	}
 	if !*noLab {
 		steps = append(steps, step{"JupyterLab", b.lab})
+	}
+	if *extension {
+		steps = append(steps, step{"an extension", b.labExtension})
 	}
 	if !*bundles {
 		steps = append(steps, step{"binary", b.binary})

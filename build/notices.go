@@ -128,6 +128,7 @@ func readLicense(dir string) (l license, err error) {
 	var about struct {
 		Name, Version string
 		License       any
+		Licenses      []struct{ Type string }
 	}
 	if err := json.Unmarshal(raw, &about); err != nil {
 		return l, fmt.Errorf("%s/package.json: %w", dir, err)
@@ -136,6 +137,9 @@ func readLicense(dir string) (l license, err error) {
 	l.License, _ = about.License.(string)
 	if old, ok := about.License.(map[string]any); ok { // how it was written once
 		l.License, _ = old["type"].(string)
+	}
+	if l.License == "" && len(about.Licenses) == 1 {
+		l.License = about.Licenses[0].Type
 	}
 	found, err := os.ReadDir(dir)
 	if err != nil {

@@ -27,14 +27,14 @@ func (b *builder) packages() (string, error) {
 	return "npm ci", nil
 }
 
-// npmInstall makes node_modules of a directory what its lock file says. No script
-// of a package is run.
-func npmInstall(dir string) error {
+// npmInstall makes node_modules of a directory what its lock file says; more are
+// words for npm. No script of a package is run.
+func npmInstall(dir string, more ...string) error {
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		return errors.New("npm is missing: install Node.js 20 or newer with npm (Debian: apt-get install --no-install-recommends nodejs npm), then run this again")
 	}
-	cmd := exec.Command(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd := exec.Command(npm, append([]string{"ci", "--ignore-scripts", "--no-audit", "--no-fund"}, more...)...)
 	cmd.Dir = dir
 	return tell(cmd, "npm ci")
 }

@@ -43,9 +43,10 @@ type server struct {
 	terminals  *terminals
 	converters *converters
 
-	kernels  *kernels
-	sessions *sessions
-	warm     *warm
+	kernels   *kernels
+	sessions  *sessions
+	warm      *warm
+	rewritten rewrites
 
 	// The front end, if the binary has one.
 	front    *FrontEnd

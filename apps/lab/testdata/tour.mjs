@@ -1,13 +1,14 @@
-// What a person does with JupyterLab, in Chromium: node tour.mjs SITE DIRECTORY.
-// DIRECTORY is what the server shows. Everything that is not as it should be ends
-// the tour with an error.
+// What a person does with JupyterLab, in Chromium: node tour.mjs SITE DIRECTORY
+// ENVIRONMENT EXTENSIONS. DIRECTORY is what the server shows, ENVIRONMENT where it
+// looks for extensions, EXTENSIONS has those that Jupyter's builder made. Everything
+// that is not as it should be ends the tour with an error.
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { launch } from '../../../test/browser/lib/chromium.mjs'
 import { until } from '../../../test/browser/lib/wait.mjs'
 
-const [site, dir] = process.argv.slice(2)
+const [site, dir, env, builtExtensions] = process.argv.slice(2)
 const pictures = process.env.PICTURES ?? ''
 const cell = (source, outputs = []) => ({ cell_type: 'code', execution_count: null, id: Math.random().toString(36).slice(2), metadata: {}, outputs, source })
 const notebook = (...cells) => JSON.stringify({ cells, metadata: { kernelspec: { display_name: 'Python 3 (ipykernel)', language: 'python', name: 'python3' } }, nbformat: 4, nbformat_minor: 5 })
@@ -15,13 +16,16 @@ mkdirSync(join(dir, 'data sets'))
 writeFileSync(join(dir, 'data sets', 'first ünicode.ipynb'), notebook(cell('6 * 7'), cell(''), cell('')))
 // Nobody has run this one here, so nothing in it is trusted.
 writeFileSync(join(dir, 'hostile.ipynb'), notebook(cell('', [
-  { output_type: 'display_data', metadata: {}, data: { 'text/html': '<p class=told>told</p><img src=x onerror="window.hurt = 1"><script>window.hurt = 2</script>' } },
+  { output_type: 'display_data', metadata: {}, data: { 'text/html': '<p class=harmless>told</p><img src=x onerror="window.hurt = 1"><script>window.hurt = 2</script>' } },
 ])))
 writeFileSync(join(dir, 'table.csv'), 'a,b\n1,2\n')
 
+const extensions = new URL('labextensions', import.meta.url).pathname
+
 const browser = await launch()
-// What is known: Debian's server is older than some of the API.
-const known = [/api\/events\/subscribe/, /\/api\/nbconvert/, /\/lsp\//, /yjs#509/]
+const told = [] // what pages that are open have to say when the tour ends badly
+// What JupyterLab says of itself, built by whomever, and where no nbconvert is.
+const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/]
 
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
@@ -37,12 +41,14 @@ async function open(address, options = {}) {
   devtools.on('Network.loadingFinished', (e) => { seen.bytes += e.encodedDataLength })
   await page.goto(site + address)
   await page.waitForFunction(() => performance.getEntriesByName('lab-restored').length > 0)
+  const tell = () => [page.url(), ...seen.errors]
+  told.push(tell)
   const clean = () => {
     const wrong = seen.errors.filter((e) => !known.some((k) => k.test(e)))
     assert.deepEqual(wrong, [], 'errors in the console')
     assert.deepEqual([...seen.hosts], [new URL(site).host], 'asked other hosts')
   }
-  return { page, seen, clean, close: () => context.close() }
+  return { page, seen, clean, close: () => (told.splice(told.indexOf(tell), 1), context.close()) }
 }
 const shot = (page, name) => pictures ? page.screenshot({ path: join(pictures, `${name}.png`) }) : undefined
 const run = (page, command, args = {}) => page.evaluate(([c, a]) => window.jupyterapp.commands.execute(c, a).then((v) => typeof v === 'string' ? v : ''), [command, args])
@@ -62,7 +68,7 @@ async function part(name, what) {
 
 try {
   await part('the launcher', async () => {
-    const { page, seen, clean, close } = await open('/lab/')
+    const { page, seen, clean, close } = await open('/p/lab/')
     await page.locator('.jp-LauncherCard').first().waitFor()
     console.log(`  first load: ${seen.requests} requests, ${Math.round(seen.bytes / 1000)} KB`)
     assert.ok(seen.bytes > 500_000 && seen.bytes <= 1_300_000, `the first load is ${seen.bytes} bytes`)
@@ -87,9 +93,9 @@ try {
   })
 
   await part('a notebook', async () => {
-    const { page, clean, close } = await open('/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
+    const { page, clean, close } = await open('/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
     await page.locator('.jp-NotebookPanel .jp-Cell').first().waitFor()
-    await until('the address names the notebook', () => new URL(page.url()).pathname === '/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
+    await until('the address names the notebook', () => new URL(page.url()).pathname === '/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
     await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'), 60_000)
     await put(page, 0, '6 * 7')
     await page.locator('.jp-OutputArea-output', { hasText: '42' }).waitFor()
@@ -107,11 +113,11 @@ p.show()`)
     await run(page, 'docmanager:save')
     await until('the notebook is saved with its output', () => readFileSync(join(dir, 'data sets', 'first ünicode.ipynb'), 'utf8').includes('"42"'))
     const title = await page.title()
-    assert.ok(title.startsWith('first ünicode.ipynb'), title)
+    assert.match(title, /^first ünicod/)
     // Another document is another address, and the same page can be loaded again.
     await run(page, 'docmanager:open', { path: 'table.csv' })
     await page.locator('.jp-CSVViewer').first().waitFor()
-    await until('the address names the table', () => new URL(page.url()).pathname === '/lab/tree/table.csv')
+    await until('the address names the table', () => new URL(page.url()).pathname === '/p/lab/tree/table.csv')
     // Light and dark follow the browser, as the portal does.
     for (const colorScheme of ['dark', 'light']) {
       await page.emulateMedia({ colorScheme })
@@ -120,14 +126,14 @@ p.show()`)
     }
     await page.evaluate(() => { window.open = (to, where) => { window.opened = [to, where] } })
     await run(page, 'quire:open-in-workbench')
-    assert.deepEqual(await page.evaluate(() => window.opened), [site + '/workbench/#project/table.csv', '_blank'])
+    assert.deepEqual(await page.evaluate(() => window.opened), [site + '/p/workbench/#project/table.csv', '_blank'])
     clean()
     await close()
   })
 
   await part('a notebook that nobody trusts', async () => {
-    const { page, close } = await open('/lab/tree/hostile.ipynb')
-    await page.locator('.told').waitFor()
+    const { page, close } = await open('/p/lab/tree/hostile.ipynb')
+    await page.locator('.harmless').waitFor()
     assert.equal(await page.evaluate(() => window.hurt), undefined)
     // Even past the sanitizer neither scripts nor handlers run: the policy has the last word.
     await page.evaluate(() => {
@@ -144,9 +150,9 @@ p.show()`)
   })
 
   await part('settings, terminal, licenses', async () => {
-    const { page, clean, close } = await open('/lab/')
+    const { page, clean, close } = await open('/p/lab/')
     await run(page, 'settingeditor:open')
-    await page.locator('.jp-SettingsPanel').getByText('Autosave').first().waitFor()
+    await page.locator('.jp-PluginList').getByText('Document Manager').first().waitFor()
     await shot(page, 'lab-settings')
     await run(page, 'terminal:create-new')
     await page.locator('.jp-Terminal .xterm-screen').waitFor()
@@ -163,22 +169,56 @@ p.show()`)
   })
 
   await part('prebuilt extensions', async () => {
-    const { page, seen, close } = await open('/lab/?extensions')
+    cpSync(extensions, join(env, 'share/jupyter/labextensions'), { recursive: true })
+    const { page, seen, close } = await open('/p/lab/workspaces/extended')
     await page.locator('#hello-item', { hasText: 'hello function' }).waitFor()
     assert.equal(await run(page, 'hello:greet'), 'hello from React 18.3.1')
     assert.equal(await page.evaluate(() => window.helloOff), undefined, 'a disabled plugin ran')
-    const told = seen.errors.join('\n')
-    assert.match(told, /The extension missing is left out/)
-    assert.match(told, /this plugin always fails/)
+    const complaints = seen.errors.join('\n')
+    assert.match(complaints, /The extension missing is left out/)
+    assert.match(complaints, /this plugin always fails/)
     await page.locator('.jp-LauncherCard').first().waitFor()
     await run(page, 'docmanager:open', { path: 'hostile.ipynb' })
     await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
     await put(page, 0, `from IPython.display import display
 display({'text/x-hello': 'shout'}, raw=True)`)
     await page.locator('.hello-shout', { hasText: 'SHOUT' }).waitFor()
+    await until('the address names workspace and notebook', () => new URL(page.url()).pathname === '/p/lab/workspaces/extended/tree/hostile.ipynb')
+    await close()
+  })
+  // The kernel's part is spoken by hand, so that no package of Python has to match.
+  await part('ipywidgets', async () => {
+    cpSync(builtExtensions, join(env, 'share/jupyter/labextensions'), { recursive: true })
+    writeFileSync(join(dir, 'widgets.ipynb'), notebook(cell(''), cell('')))
+    rmSync(join(env, 'share/jupyter/labextensions/hello'), { recursive: true })
+    rmSync(join(env, 'share/jupyter/labextensions/missing'), { recursive: true })
+    const { page, clean, close } = await open('/p/lab/workspaces/widgets/tree/widgets.ipynb')
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await put(page, 0, `from ipykernel.comm import Comm
+from IPython.display import display
+def model(module, name, **state):
+    state = {'_model_module': module, '_model_module_version': '2.0.0', '_model_name': name, '_view_module': module, '_view_module_version': '2.0.0', **state}
+    return Comm(target_name='jupyter.widget', data={'state': state}, metadata={'version': '2.1.0'})
+layout = model('@jupyter-widgets/base', 'LayoutModel', _view_name='LayoutView')
+style = model('@jupyter-widgets/controls', 'SliderStyleModel', _view_module='@jupyter-widgets/base', _view_name='StyleView')
+slider = model('@jupyter-widgets/controls', 'IntSliderModel', _view_name='IntSliderView', _dom_classes=[], value=6, min=0, max=10, step=1,
+               description='how many', layout='IPY_MODEL_' + layout.comm_id, style='IPY_MODEL_' + style.comm_id)
+heard = []
+slider.on_msg(lambda m: heard.append(m['content']['data'].get('state', {}).get('value')))
+display({'application/vnd.jupyter.widget-view+json': {'version_major': 2, 'version_minor': 0, 'model_id': slider.comm_id}}, raw=True)`)
+    const handle = page.locator('.widget-slider .noUi-handle')
+    await handle.waitFor()
+    await handle.focus()
+    await page.keyboard.press('ArrowRight')
+    await page.locator('.widget-readout', { hasText: '7' }).waitFor()
+    await shot(page, 'lab-widgets')
+    await put(page, 1, 'print("the kernel heard", heard)')
+    await page.locator('.jp-OutputArea-output', { hasText: 'the kernel heard [7]' }).waitFor()
+    clean()
     await close()
   })
 } catch (error) {
+  for (const tell of told) console.error(tell().join('\n'))
   for (const context of browser.contexts()) for (const page of context.pages()) await shot(page, 'lab-failed')?.catch(() => {})
   throw error
 } finally {

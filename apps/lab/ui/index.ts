@@ -7,8 +7,16 @@ import { IConnectionStatus, IServiceManager } from "@jupyterlab/services";
 import { PluginRegistry } from "@lumino/coreutils";
 import { extensions, mime } from "quire:packages";
 import { routes } from "./address";
+import cells from "./cells";
 import { federated } from "./federation";
 import quire from "./quire";
+
+// Plugins of extensions that are built in, without which those do better.
+const never = new Set([
+  "@jupyterlab/apputils-extension:announcements", // asks another host; the portal's own are shown
+  "@jupyterlab/fileeditor-extension:language-server", // need the language servers of a Python server
+  "@jupyterlab/notebook-extension:language-server",
+]);
 
 type Plugin = JupyterFrontEndPlugin<unknown>;
 
@@ -28,7 +36,7 @@ async function start(): Promise<void> {
 
   const add = (extension: string, module: unknown): void => {
     for (const plugin of pluginsOf(module)) {
-      if (!plugin?.id || taken.has(plugin.id)) continue; // the first wins: an extension may replace what is built in
+      if (!plugin?.id || taken.has(plugin.id) || never.has(plugin.id)) continue; // the first wins: an extension may replace what is built in
       taken.add(plugin.id);
       const off = PageConfig.Extension.isDisabled(plugin.id);
       known.push({
@@ -45,7 +53,7 @@ async function start(): Promise<void> {
   };
   for (const [name, module] of fetched.plugins) add(name, module);
   for (const [name, module] of extensions) add(name, module);
-  add("quire", { default: quire });
+  add("quire", { default: [...quire, cells] });
 
   const mimeExtensions: IRenderMime.IExtensionModule[] = [];
   for (const module of [...fetched.mime, ...mime.map(([, m]) => m)]) {

@@ -6,7 +6,7 @@
 // pages, where the person decides; from here nothing is done there.
 import { type JupyterFrontEnd, type JupyterFrontEndPlugin, ILabShell } from "@jupyterlab/application";
 import { ICommandPalette } from "@jupyterlab/apputils";
-import { PageConfig, URLExt } from "@jupyterlab/coreutils";
+import { URLExt } from "@jupyterlab/coreutils";
 import { IDefaultFileBrowser } from "@jupyterlab/filebrowser";
 import { IMainMenu } from "@jupyterlab/mainmenu";
 import { ServerConnection } from "@jupyterlab/services";
@@ -96,10 +96,13 @@ class Announcements extends Widget {
         localStorage.setItem("quire:closed", JSON.stringify([...this.closed].slice(-50)));
         this.say(notices);
       });
-      line.append(link(n.text, n.url), close);
+      line.append(link(n.text, n.url, n.text), close);
       return line;
     }));
     this.setHidden(!open.length);
+    // The panel asks the style for the least height, not the content for its own.
+    this.node.style.minHeight = `${open.length * 28}px`;
+    this.parent?.fit();
   }
 }
 
@@ -147,10 +150,11 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
   setInterval(look, every);
   look();
 
-  // The file the commands are about: the selected one, or the open document.
-  const selected = (): string => {
-    const chosen = [...(browser?.selectedItems() ?? [])][0];
-    const path = chosen?.path ?? shell?.currentPath ?? "";
+  // The file a command is about: in the list's own menu the one that is selected
+  // there, elsewhere the open document.
+  const listed = (): string => [...(browser?.selectedItems() ?? [])][0]?.path ?? "";
+  const about = (args: { listed?: unknown }): string => {
+    const path = args.listed ? listed() : shell?.currentPath || listed();
     return path.includes(":") ? "" : path; // of another drive
   };
   const go = (to: string | undefined): void => {
@@ -162,9 +166,9 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
     label: "Open in Workbench",
     caption: "The same file in Quire's editor",
     isVisible: () => !!status.workbench,
-    isEnabled: () => !!selected(),
-    execute: () => {
-      const path = selected().split("/").map(encodeURIComponent).join("/");
+    isEnabled: (args) => !!about(args),
+    execute: (args) => {
+      const path = about(args).split("/").map(encodeURIComponent).join("/");
       const at = address(status.workbench);
       if (at && path) window.open(`${at}#project/${path}`, "_blank", "noopener");
     },
@@ -173,15 +177,7 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
   commands.addCommand(ids.stop, { label: "Stop…", caption: "To the portal's page where this can be stopped", isVisible: () => !!address(status.stop), execute: () => go(status.stop) });
   for (const command of Object.values(ids)) palette?.addItem({ command, category: "Quire" });
   menu?.fileMenu.addGroup([{ command: ids.workbench }, { command: ids.project }, { command: ids.stop }], 90);
-  app.contextMenu.addItem({ command: ids.workbench, selector: ".jp-DirListing-item[data-isdir=\"false\"]", rank: 3 });
-
-  // The frame's bar shows the page's title, and its tab with it.
-  const title = (): void => {
-    const path = shell?.currentPath ?? "";
-    const name = path.slice(path.lastIndexOf("/") + 1);
-    document.title = [name, PageConfig.getOption("quireTitle") || "JupyterLab"].filter(Boolean).join(" – ");
-  };
-  shell?.currentPathChanged.connect(title);
+  app.contextMenu.addItem({ command: ids.workbench, args: { listed: true }, selector: ".jp-DirListing-item[data-isdir=\"false\"]", rank: 3 });
 }
 
 const plugin: JupyterFrontEndPlugin<void> = {
