@@ -339,6 +339,30 @@ func (r *running) write() {
 	}
 }
 
+// settleCells writes what cells of a notebook have said and nobody has got, before
+// somebody reads it.
+func (s *server) settleCells(path string) {
+	k, err := s.kernels.find(s.sessions.kernel(path))
+	if err != nil {
+		return
+	}
+	k.mu.Lock()
+	dirty := false
+	for _, c := range k.cells.open {
+		if !k.here(c.client) && !c.absent {
+			c.absent, c.dirty = true, true
+		}
+		dirty = dirty || c.absent && c.dirty
+	}
+	if !dirty || k.cells.writing {
+		k.mu.Unlock()
+		return
+	}
+	k.cells.writing = true
+	k.mu.Unlock()
+	k.write()
+}
+
 // cellRoutes are for our own part of the front end: which cells of a notebook run,
 // and with client=NAME the page of that name takes them over.
 func (s *server) cellRoutes(r routes) {

@@ -19,7 +19,8 @@ import (
 // it connects again. The fields are guarded by the kernel's mutex.
 type listener struct {
 	name  string
-	conn  *websocket.Conn // nil while it is away
+	conn  *websocket.Conn
+	open  bool // it is connected, or about to be
 	quit  context.CancelFunc
 	wake  chan struct{}
 	sent  int64     // the newest entry that was written to conn
@@ -117,7 +118,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*listener, error)
 	if before == nil && len(r.clients) >= maxClients {
 		return nil, &quire.Error{Kind: quire.KindTooMany, Message: "Too many pages are connected to this kernel. Close some."}
 	}
-	c := &listener{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now()}
+	c := &listener{name: name, quit: quit, wake: make(chan struct{}, 1), sent: r.seq, heard: r.seq, left: time.Now(), open: true}
 	if before != nil {
 		before.end()
 		c.sent, c.heard = before.heard, before.heard
@@ -134,7 +135,7 @@ func (r *running) enter(name string, quit context.CancelFunc) (*listener, error)
 func (r *running) leave(c *listener, closed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.conn = nil
+	c.open = false
 	c.left = time.Now()
 	if r.clients[c.name] != c {
 		return
@@ -151,11 +152,19 @@ func (r *running) leave(c *listener, closed bool) {
 // here reports whether a client is connected. r.mu is held.
 func (r *running) here(name string) bool {
 	c := r.clients[name]
-	return c != nil && c.conn != nil
+	return c != nil && c.open
 }
 
 // speak writes to a client what it must hear.
 func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- struct{}) {
+	// A page learns what the kernel does from its messages, and a busy one may say
+	// nothing for long.
+	if state := r.now().State; state == kernel.Idle || state == kernel.Busy {
+		m := kernel.NewMessage(kernel.IOPub, "status", r.id, kernel.Header{}, object{"execution_state": state})
+		if c.write(ctx, &m, v1) != nil {
+			return
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -171,14 +180,8 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 				break
 			}
 			for _, e := range next {
-				if m := r.heardBy(c, e); m != nil {
-					kind, b := websocket.MessageBinary, m.Frame()
-					if !v1 {
-						kind, b = writeMessage(m)
-					}
-					if c.conn.Write(ctx, kind, b) != nil {
-						return
-					}
+				if m := r.heardBy(c, e); m != nil && c.write(ctx, m, v1) != nil {
+					return
 				}
 				r.mu.Lock()
 				c.sent = e.Seq
@@ -190,6 +193,14 @@ func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- 
 		default:
 		}
 	}
+}
+
+func (c *listener) write(ctx context.Context, m *kernel.Message, v1 bool) error {
+	kind, b := websocket.MessageBinary, m.Frame()
+	if !v1 {
+		kind, b = writeMessage(m)
+	}
+	return c.conn.Write(ctx, kind, b)
 }
 
 // confirm learns how much has arrived: a pong answers a ping only after everything

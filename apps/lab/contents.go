@@ -262,12 +262,22 @@ func (s *server) get(p, kind, format string, content, hash bool) (object, error)
 		if hash {
 			err = s.hash(real, m)
 		}
+		if w, ok := s.rewritten.known(real, info); ok {
+			m["last_modified"] = w.modified
+			if hash {
+				m["hash"] = w.hash
+			}
+		}
 		return m, err
+	}
+	if kind == "notebook" {
+		s.settleCells(p)
 	}
 	c, err := s.tree.Read(real, maxParsed)
 	if err != nil {
 		return nil, err
 	}
+	s.rewritten.read(real)
 	m["size"], m["last_modified"], m["created"] = c.Size, c.Modified.UTC().Format(stamp), c.Changed.UTC().Format(stamp)
 	m["quire"] = object{"version": c.Version}
 	if hash {

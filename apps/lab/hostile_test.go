@@ -103,6 +103,9 @@ func TestNamesThatAreNotText(t *testing.T) {
 		}
 		c.ask(204, "DELETE", at, nil)
 	}
+	if out := c.ask(404, "GET", "api/nonsense", nil); out["message"] == nil {
+		t.Errorf("%v", out)
+	}
 	c.write("bad\xff.txt", "x")
 	m := c.ask(200, "GET", "api/contents", nil)["content"].([]any)[0].(object)
 	if m["name"] != "bad\uFFFD.txt" || m["writable"] != false {

@@ -232,7 +232,7 @@ func (r *running) settle() {
 	all := r.seq
 	now := time.Now()
 	for name, c := range r.clients {
-		if c.conn == nil && now.Sub(c.left) > awayMost {
+		if !c.open && now.Sub(c.left) > awayMost {
 			delete(r.clients, name)
 			r.mark(name, 0)
 			continue
@@ -353,7 +353,7 @@ func (ks *kernels) count() (n, open int) {
 		n++
 		r.mu.Lock()
 		for _, c := range r.clients {
-			if c.conn != nil {
+			if c.open {
 				open++
 			}
 		}
@@ -368,7 +368,7 @@ func (r *running) model() object {
 	defer r.mu.Unlock()
 	open := 0
 	for _, c := range r.clients {
-		if c.conn != nil {
+		if c.open {
 			open++
 		}
 	}

@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"quire"
@@ -299,10 +302,13 @@ func (s *server) rewriteNotebook(path string, change func(nb *notebook) (changed
 		if err := s.snapshots.keep(path, c.Bytes); err != nil {
 			s.log.Warn("no snapshot", "path", path, "err", err)
 		}
-		_, err = s.tree.Write(path, nb.bytes(), c.Version)
+		now, err := s.tree.Write(path, nb.bytes(), c.Version)
 		var changed *files.ErrChanged
 		if errors.As(err, &changed) {
 			continue
+		}
+		if err == nil {
+			s.rewritten.note(path, c, now)
 		}
 		if err == nil && trusted {
 			s.trust.sign(nb)
@@ -310,4 +316,49 @@ func (s *server) rewriteNotebook(path string, change func(nb *notebook) (changed
 		return err
 	}
 	return quire.Unavailable("Others keep saving this notebook. Try again in a moment.", nil)
+}
+
+// rewrites are the notebooks that the server itself has written since anybody
+// read them. A page that comes back has the outputs too, from the kernel, so what
+// is asked about such a file before a save is answered as for the file that pages
+// know: nobody else has changed it.
+type rewrites struct {
+	mu   sync.Mutex
+	last map[string]rewrite
+}
+
+type rewrite struct {
+	version        string // that we wrote
+	hash, modified string // of what was there before
+}
+
+const maxRewrites = 1000
+
+func (r *rewrites) note(path string, before, now files.Content) {
+	sum := sha256.Sum256(before.Bytes)
+	w := rewrite{version: now.Version, hash: hex.EncodeToString(sum[:]), modified: before.Modified.UTC().Format(stamp)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.last[path]; ok && old.version == before.Version {
+		w.hash, w.modified = old.hash, old.modified
+	}
+	if r.last == nil || len(r.last) > maxRewrites {
+		r.last = map[string]rewrite{}
+	}
+	r.last[path] = w
+}
+
+// known is the rewrite of a file that is still as we wrote it.
+func (r *rewrites) known(path string, now files.Info) (rewrite, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, ok := r.last[path]
+	return w, ok && strings.HasPrefix(w.version, now.Version+"-")
+}
+
+// read forgets a rewrite: somebody has the file as it is.
+func (r *rewrites) read(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.last, path)
 }

@@ -77,6 +77,7 @@ func (s *server) servePage(w http.ResponseWriter, r *http.Request) error {
 		p = clean
 	}
 	c["treePath"] = p
+	c["delete_to_trash"] = "false" // so the page says that deleting is for good
 	if name := r.PathValue("workspace"); name != "" {
 		c["workspace"] = name
 	}

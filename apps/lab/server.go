@@ -35,16 +35,18 @@ type config struct {
 // A server is what one process of the app has.
 type server struct {
 	config
-	tree      *files.Tree
-	people    *files.People
-	snapshots *snapshots
-	trust     *trust
-	uploads   *uploads
-	terminals *terminals
+	tree       *files.Tree
+	people     *files.People
+	snapshots  *snapshots
+	trust      *trust
+	uploads    *uploads
+	terminals  *terminals
+	converters *converters
 
-	kernels  *kernels
-	sessions *sessions
-	warm     *warm
+	kernels   *kernels
+	sessions  *sessions
+	warm      *warm
+	rewritten rewrites
 
 	// The front end, if the binary has one.
 	front    *FrontEnd
@@ -68,7 +70,7 @@ func newServer(c config) (*server, error) {
 		config: c, tree: tree, people: files.NewPeople(),
 		snapshots: &snapshots{tree: tree}, trust: &trust{file: filepath.Join(notes, "trusted")},
 		uploads: newUploads(filepath.Join(notes, "uploads"), c.log), closers: []func(){func() { tree.Close() }},
-		terminals: &terminals{list: map[string]*terminal{}}, started: time.Now(),
+		terminals: &terminals{list: map[string]*terminal{}}, converters: newConverters(c), started: time.Now(),
 	}
 	s.closers = append(s.closers, s.terminals.close)
 	s.active.Store(s.started.UnixNano())
@@ -123,6 +125,11 @@ func (s *server) handler() http.Handler {
 	s.cellRoutes(r)
 	s.pageRoutes(r)
 	s.terminalRoutes(r)
+	s.convertRoutes(r)
+	// What Jupyter has and we do not is told in its shape as well.
+	mux.HandleFunc(s.base+"/", func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, &quire.Error{Kind: quire.KindNotFound, Message: "JupyterLab's server has nothing at this address."})
+	})
 	return headers(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := apps.OwnPage(req, "JupyterLab"); err != nil {
 			s.fail(w, req, err)

@@ -97,6 +97,18 @@ func (ss *sessions) notebook(kernel string) string {
 	return ""
 }
 
+// kernel is the one that runs a notebook, "" if there is none.
+func (ss *sessions) kernel(path string) string {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, x := range ss.list {
+		if x.Path == path && x.Type == "notebook" {
+			return x.Kernel
+		}
+	}
+	return ""
+}
+
 func (ss *sessions) has(kernel string) bool {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()

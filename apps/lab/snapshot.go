@@ -120,7 +120,7 @@ func (s *snapshots) keep(file string, content []byte) error {
 	now := time.Now().UTC()
 	id := strings.Replace(now.Format(snapshotStamp), ".", "", 1) + "-" + digest
 	err = put(s.tree, shelf(file), id, b.Bytes())
-	if quire.KindOf(err) == quire.KindForbidden && s.home != nil {
+	if err != nil && s.home != nil {
 		err = put(s.home, s.homeShelf(file), id, b.Bytes())
 	}
 	if err != nil {

@@ -61,7 +61,6 @@ func (s *server) serveMe(w http.ResponseWriter, r *http.Request) error {
 // serveEvents holds a socket on which nothing is said: the page listens for events
 // of server extensions, and there are none.
 func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) error {
-	// OwnPage has checked the origin.
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return nil // it has answered

@@ -258,7 +258,6 @@ func (s *server) serveScreen(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// OwnPage has checked the origin.
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return nil // it has answered

@@ -71,9 +71,16 @@ func (s *screen) until(text string) {
 	}
 }
 
-func TestTerminals(t *testing.T) {
+// plainShell is bash in a home that is empty: whoever runs the tests may have a
+// profile that does a lot, and the tests kill shells in the middle of it.
+func plainShell(t *testing.T) {
 	t.Setenv("SHELL", "/bin/bash")
-	t.Setenv("PS1", "$ ")
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("HISTFILE", "")
+}
+
+func TestTerminals(t *testing.T) {
+	plainShell(t)
 	c := newClient(t)
 	os.Mkdir(c.project+"/sub", 0o755)
 	c.ask(404, "GET", "api/terminals/1", nil)
@@ -122,7 +129,7 @@ func TestTerminals(t *testing.T) {
 // A page that reads nothing holds nobody up, and one that talks nonsense is hung
 // up on.
 func TestTerminalsBearPages(t *testing.T) {
-	t.Setenv("SHELL", "/bin/bash")
+	plainShell(t)
 	c := newClient(t)
 	c.ask(200, "POST", "api/terminals", object{})
 	idle := c.screen("1")

@@ -7,6 +7,7 @@ import { IConnectionStatus, IServiceManager } from "@jupyterlab/services";
 import { PluginRegistry } from "@lumino/coreutils";
 import { extensions, mime } from "quire:packages";
 import { routes } from "./address";
+import cells from "./cells";
 import { federated } from "./federation";
 import quire from "./quire";
 
@@ -52,7 +53,7 @@ async function start(): Promise<void> {
   };
   for (const [name, module] of fetched.plugins) add(name, module);
   for (const [name, module] of extensions) add(name, module);
-  add("quire", { default: quire });
+  add("quire", { default: [...quire, cells] });
 
   const mimeExtensions: IRenderMime.IExtensionModule[] = [];
   for (const module of [...fetched.mime, ...mime.map(([, m]) => m)]) {
