@@ -319,7 +319,7 @@ func TestALargeFileUpAndDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	if n, err := bytesOf(answer); err != nil || n != piece*pieces {
+	if n, err := bytesOf(answer); err != nil || n != int64(piece*pieces) {
 		t.Error(n, err)
 	}
 }
