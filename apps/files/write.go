@@ -297,7 +297,7 @@ func note(f *os.File) {
 
 // changed says who changed a file as far as one can know: a note of ours that is
 // of the same time as the content, or that the file itself is another one.
-func changed(f *os.File, st *unix.Stat_t, want string) error {
+func changed(f *os.File, st *unix.Stat_t, want string) *ErrChanged {
 	e := &ErrChanged{At: time.Unix(st.Mtim.Unix()), Version: version(st)}
 	b := make([]byte, 64)
 	if n, err := unix.Getxattr(procPath(f), changedBy, b); err == nil {
@@ -312,6 +312,25 @@ func changed(f *os.File, st *unix.Stat_t, want string) error {
 		e.UID, e.Known = st.Uid, true
 	}
 	return e
+}
+
+// Changed says who changed a file after somebody had read the given version, and
+// when. Until somebody did, the answer is who changed it last.
+func (t *Tree) Changed(path, since string) (*ErrChanged, error) {
+	path, err := t.clean(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := t.at(path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, explain(err, path)
+	}
+	return changed(f, &st, since), nil
 }
 
 // likeness gives a new file the mode, group, access list and attributes of the

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"quire"
 )
@@ -265,8 +265,9 @@ func common(list, a, b []string) []string {
 	return out
 }
 
-// serveMerge merges what a page has with what is on disk. It writes nothing: the
-// page shows the result, and saves it with the version in the answer.
+// serveMerge tells a page whose save was refused what is there now, who put it
+// there, and what both are together, if the page gives a notebook. It saves
+// nothing: the page shows the result, and saves it with the version in the answer.
 func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 	p, err := apiPath(r.PathValue("path"))
 	if err != nil {
@@ -282,19 +283,33 @@ func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 	if err := ask(w, r, maxBody, &in); err != nil {
 		return err
 	}
+	real, _, err := s.look(p)
+	if err != nil {
+		return err
+	}
+	c, err := s.tree.Read(real, maxParsed)
+	if err != nil {
+		return err
+	}
+	e, err := s.tree.Changed(real, in.Base)
+	if err != nil {
+		return err
+	}
+	about := s.whoChanged(r, e)
+	about["version"] = c.Version
+	out := object{"quire": about}
+	if in.Mine == nil {
+		if utf8.Valid(c.Bytes) {
+			out["theirs"] = string(c.Bytes)
+		}
+		answer(w, http.StatusOK, out)
+		return nil
+	}
 	v, err := decode(in.Mine)
 	if err != nil {
 		return quire.Invalid("mine", "Give the notebook as it is in the page in mine.")
 	}
 	mine, err := notebookOf(v)
-	if err != nil {
-		return err
-	}
-	real, info, err := s.look(p)
-	if err != nil {
-		return err
-	}
-	c, err := s.tree.Read(real, maxParsed)
 	if err != nil {
 		return err
 	}
@@ -311,14 +326,13 @@ func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 	if max(len(mine.cells()), len(theirs.cells())) > maxMerged {
 		return quire.Failed(fmt.Sprintf("A notebook of more than %d cells cannot be merged. Save yours under another name.", maxMerged), nil)
 	}
+	// What comes next is merged with what is there now.
+	if err := s.snapshots.keep(real, c.Bytes); err != nil {
+		s.log.Info("no snapshot of what was merged", "err", err)
+	}
 	theirs.mark(s.trust.knows(theirs))
 	merged, conflicts := merge(base, mine, theirs)
-	answer(w, http.StatusOK, object{
-		"content": merged.doc, "conflicts": conflicts, "base": base != nil,
-		"quire": object{
-			"version": c.Version, "at": info.Modified.UTC().Format(stamp), "me": info.UID == uint32(os.Geteuid()),
-			"by": s.people.Names(r.Context(), []uint32{info.UID})[info.UID],
-		},
-	})
+	out["content"], out["theirs"], out["conflicts"], out["base"] = merged.doc, theirs.doc, conflicts, base != nil
+	answer(w, http.StatusOK, out)
 	return nil
 }

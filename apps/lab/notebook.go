@@ -356,6 +356,14 @@ func (r *rewrites) known(path string, now files.Info) (rewrite, bool) {
 	return w, ok && strings.HasPrefix(w.version, now.Version+"-")
 }
 
+// follows reports whether a file is a rewrite of ours of the version that somebody
+// has seen.
+func (r *rewrites) follows(path, seen string, now files.Content) bool {
+	w, ok := r.known(path, now.Info)
+	_, digest, _ := strings.Cut(seen, "-")
+	return ok && w.version == now.Version && digest != "" && strings.HasPrefix(w.hash, digest)
+}
+
 // read forgets a rewrite: somebody has the file as it is.
 func (r *rewrites) read(path string) {
 	r.mu.Lock()

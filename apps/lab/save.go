@@ -242,6 +242,9 @@ func (s *server) store(p string, content []byte, in *saveRequest) (files.Content
 			seen := in.seen(old)
 			if seen != "" {
 				want = seen
+				if s.rewritten.follows(real, seen, old) {
+					want = old.Version
+				}
 			}
 			if !large && !bytes.Equal(old.Bytes, content) {
 				if err := s.snapshots.keep(real, old.Bytes); err != nil && seen == "" {
@@ -297,14 +300,13 @@ func (s *server) failChanged(w http.ResponseWriter, r *http.Request, p string, e
 	if path.Ext(p) == ".ipynb" {
 		what = "notebook"
 	}
-	about := object{"at": e.At.UTC().Format(stamp), "gone": e.Gone, "by": nil, "me": false}
+	about := s.whoChanged(r, e)
 	who := "Somebody"
-	if e.Known {
-		who = s.people.Names(r.Context(), []uint32{e.UID})[e.UID]
-		about["by"] = who
-		if e.UID == uint32(os.Geteuid()) {
-			who, about["me"] = "You", true
-		}
+	if by, ok := about["by"].(string); ok {
+		who = by
+	}
+	if about["me"] == true {
+		who = "You"
 	}
 	message := fmt.Sprintf("%s changed this %s at %s.", who, what, e.At.Format("15:04"))
 	if e.Gone {
@@ -315,6 +317,16 @@ func (s *server) failChanged(w http.ResponseWriter, r *http.Request, p string, e
 		}
 	}
 	answer(w, http.StatusConflict, object{"message": message, "reason": nil, "quire": about})
+}
+
+// whoChanged is what the page is told of a change.
+func (s *server) whoChanged(r *http.Request, e *files.ErrChanged) object {
+	about := object{"at": e.At.UTC().Format(stamp), "gone": e.Gone, "by": nil, "me": false}
+	if e.Known {
+		about["by"] = s.people.Names(r.Context(), []uint32{e.UID})[e.UID]
+		about["me"] = e.UID == uint32(os.Geteuid())
+	}
+	return about
 }
 
 func (s *server) servePost(w http.ResponseWriter, r *http.Request, p string) error {
