@@ -53,13 +53,14 @@ export async function person(browser, options = {}) {
   return { context, page, errors, close: () => context.close() }
 }
 
-// barriers fails with what axe finds on a page, by WCAG 2.2 level AA.
-export async function barriers(page, name) {
+// barriers fails with what axe finds on a page, by WCAG 2.2 level AA, or within an
+// element of it where the rest is not ours.
+export async function barriers(page, name, within) {
   // Through the debugger, because the pages' content policy refuses other scripts.
   await page.evaluate(axe)
-  const result = await page.evaluate(() => globalThis.axe.run(document, {
+  const result = await page.evaluate((part) => globalThis.axe.run(part ?? document, {
     runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
-  }))
+  }), within)
   const found = result.violations.map((v) => `${v.id} (${v.impact}): ${v.help}\n    ${v.nodes.map((n) => n.html + ' — ' + (n.any[0]?.message ?? '')).join('\n    ')}`)
   assert.deepEqual(found, [], `barriers on ${name}`)
 }

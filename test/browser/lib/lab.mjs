@@ -8,6 +8,7 @@ export class Lab {
     this.page = page
     this.view = view
     this.panel = view.locator('.jp-NotebookPanel:not(.lm-mod-hidden)')
+    this.dialog = view.locator('.jp-Dialog')
     this.cells = this.panel.locator('.jp-Notebook .jp-Cell')
   }
 
@@ -45,8 +46,28 @@ export class Lab {
     return cell
   }
 
+  // edit opens a file of text and puts the cursor into it.
+  async edit(name) {
+    await this.view.locator('.jp-DirListing-item', { hasText: name }).dblclick()
+    await this.view.locator('.jp-FileEditor:not(.lm-mod-hidden) .cm-content').click()
+  }
+
   async save() {
     await this.page.keyboard.press('Control+s')
-    await until('it is saved', async () => !(await this.view.locator('.lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count()))
+    return this.saved()
+  }
+
+  saved() {
+    return until('it is saved', async () => !(await this.dialog.count()) && !(await this.view.locator('.lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count()))
+  }
+
+  // refused saves and waits for the dialog that says who changed the file.
+  async refused(title) {
+    await this.page.keyboard.press('Control+s')
+    return expectText(this.dialog.locator('.jp-Dialog-header'), title)
+  }
+
+  choose(button) {
+    return this.dialog.getByRole('button', { name: button, exact: true }).click()
   }
 }
