@@ -59,6 +59,13 @@ export function contested(now: Now): { both: string[]; runs: string[]; lone: Map
   return { both: [...both], runs: [...runs].filter((id) => !both.has(id)), lone };
 }
 
+// sameCell compares two cells. Whether a page trusts one is not of the cell.
+export function sameCell(a: Cell | undefined, b: Cell | undefined, trust = false): boolean {
+  if (!a || !b) return a === b;
+  const plain = (c: Cell): JSONObject => ({ ...c, metadata: { ...c.metadata, trusted: trust && c.metadata.trusted === true } } as unknown as JSONObject);
+  return JSONExt.deepEqual(plain(a), plain(b));
+}
+
 export function element(tag: string, attributes: Record<string, string>, ...children: (Node | string)[]): HTMLElement {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) el.setAttribute(name, value);
@@ -125,7 +132,6 @@ export class Comparison extends Widget {
     const ours = new Map(mine.cells.map((c) => [c.id, c]));
     const others = new Map(now.theirs.cells.map((c) => [c.id, c]));
     const { both, runs, lone } = contested(now);
-    const same = (a: unknown, b: unknown): boolean => JSONExt.deepEqual((a ?? null) as JSONObject, (b ?? null) as JSONObject);
     const add = (heading: string, id: string, a: string | undefined, b: string | undefined, choices: [Choice, string][], chosen: Choice): void => {
       const parts = [element(choices.length ? "legend" : "h3", {}, heading), sides(theirs, a, b)];
       if (choices.length) {
@@ -146,14 +152,14 @@ export class Comparison extends Widget {
       const b = others.get(id);
       const where = `Cell ${i + 1}`;
       const only = lone.get(id);
-      if (!id || same(a, b)) return;
+      if (!id || sameCell(a, b)) return;
       const [my, their] = said(a) === said(b) ? [said(a, true), said(b, true)] : [said(a), said(b)];
       if (only) {
         add(`${where}: changed by one, deleted by the other`, id, my, their, [[only, "Keep it"], [only === "mine" ? "theirs" : "mine", "Delete it"]], only);
       } else if (both.includes(id) || runs.includes(id)) {
         add(`${where}: changed by both`, id, my, their, [["mine", "Yours"], ["theirs", theirs], ["both", "Both"]], both.includes(id) ? "both" : "mine");
       } else {
-        add(`${where}: ${same(cell, a) ? "yours stays" : same(cell, b) ? "taken over" : "merged"}`, id, my, their, [], "mine");
+        add(`${where}: ${sameCell(cell, a) ? "yours stays" : sameCell(cell, b) ? `${theirs} is taken over` : "merged"}`, id, my, their, [], "mine");
       }
     });
     if (!this.node.childElementCount) this.node.append(element("p", {}, "The cells are the same in another order, or without IDs to compare them by."));

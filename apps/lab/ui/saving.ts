@@ -11,9 +11,9 @@ import { IDocumentManager } from "@jupyterlab/docmanager";
 import { Context, type DocumentRegistry } from "@jupyterlab/docregistry";
 import type { NotebookModel } from "@jupyterlab/notebook";
 import { type Contents, ServerConnection, type ServiceManager } from "@jupyterlab/services";
-import { JSONExt, type JSONObject, UUID } from "@lumino/coreutils";
+import { JSONExt, UUID } from "@lumino/coreutils";
 import { Widget } from "@lumino/widgets";
-import { Comparison, type Choice, type Choices, type Cell, type Now, type Notebook, contested, element, whose } from "./compare";
+import { Comparison, type Choice, type Choices, type Cell, type Now, type Notebook, contested, element, sameCell, whose } from "./compare";
 
 // What we use of upstream's context: it is where a document is saved.
 interface Doc {
@@ -262,7 +262,6 @@ function reshape(model: NotebookModel, mine: Notebook, to: Notebook): void {
   const nb = model.sharedModel;
   const was = new Map(mine.cells.map((c) => [c.id, c]));
   const stay = new Set(to.cells.map((c) => c.id));
-  const same = (a: unknown, b: unknown): boolean => JSONExt.deepEqual(a as JSONObject, b as JSONObject);
   for (let i = nb.cells.length - 1; i >= 0; i--) {
     if (!stay.has(nb.getCell(i).getId())) nb.deleteCell(i);
   }
@@ -274,15 +273,15 @@ function reshape(model: NotebookModel, mine: Notebook, to: Notebook): void {
       return;
     }
     if (at !== i) nb.moveCell(at, i);
-    if (same(before, cell)) return;
-    if (before && same({ ...before, source: cell.source }, cell)) {
+    if (sameCell(before, cell, true)) return;
+    if (before && sameCell({ ...before, source: cell.source }, cell, true)) {
       nb.getCell(i).setSource(cell.source);
     } else {
       nb.deleteCell(i);
       nb.insertCell(i, cell as never);
     }
   });
-  if (!same(mine.metadata, to.metadata)) nb.setMetadata(to.metadata as never);
+  if (!JSONExt.deepEqual(mine.metadata, to.metadata)) nb.setMetadata(to.metadata as never);
 }
 
 const plugin: JupyterFrontEndPlugin<void> = {
