@@ -120,10 +120,11 @@ func TestTheServerWritesOutputsByCell(t *testing.T) {
 	c := newClient(t)
 	m := c.ask(201, "PUT", "api/contents/n.ipynb", save(book(code("a", "1"), code("b", "2"))))
 	rounds := 0
+	var seen object
 	err := c.server.rewriteNotebook("n.ipynb", func(nb *notebook) bool {
 		rounds++
 		if rounds == 1 { // somebody saves in between
-			c.ask(200, "PUT", "api/contents/n.ipynb", save(book(code("a", "changed"), code("b", "2")), "quire", m["quire"]))
+			seen = c.ask(200, "PUT", "api/contents/n.ipynb", save(book(code("a", "changed"), code("b", "2")), "quire", m["quire"]))
 		}
 		cell := nb.cell("b")
 		cell["outputs"] = []any{object{"output_type": "stream", "name": "stdout", "text": "two\n"}}
@@ -140,4 +141,16 @@ func TestTheServerWritesOutputsByCell(t *testing.T) {
 	if err := c.server.rewriteNotebook("n.ipynb", func(nb *notebook) bool { return nb.cell("gone") != nil }); err != nil || c.read("n.ipynb") != before {
 		t.Error(err)
 	}
+	// A page has those outputs from the kernel. To it, nothing has changed since it
+	// saved; to one that saw what was there before, it has.
+	c.ask(409, "PUT", "api/contents/n.ipynb", save(book(code("a", "early")), "quire", m["quire"]))
+	c.ask(200, "PUT", "api/contents/n.ipynb", save(book(code("a", "of the page")), "quire", seen["quire"]))
+	c.ask(409, "PUT", "api/contents/n.ipynb", save(book(code("a", "late")), "quire", seen["quire"]))
+	// Once somebody has loaded what we wrote, it is a change like others.
+	seen = c.ask(200, "GET", "api/contents/n.ipynb", nil)
+	if err := c.server.rewriteNotebook("n.ipynb", func(nb *notebook) bool { nb.cell("a")["execution_count"] = 8; return true }); err != nil {
+		t.Fatal(err)
+	}
+	c.ask(200, "GET", "api/contents/n.ipynb", nil)
+	c.ask(409, "PUT", "api/contents/n.ipynb", save(book(code("a", "stale")), "quire", seen["quire"]))
 }

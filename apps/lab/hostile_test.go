@@ -42,8 +42,10 @@ func TestNothingOutsideIsReached(t *testing.T) {
 				t.Errorf("%s %s: %d %s", method, p, answer.StatusCode, b)
 			}
 		}
-		if answer, b := c.do("POST", "lab/api/merge/"+p, object{"mine": book()}); answer.StatusCode < 300 || bytes.Contains(b, []byte("secret")) {
-			t.Errorf("merge %s: %s", p, b)
+		for _, in := range []object{{"mine": book()}, {}} {
+			if answer, b := c.do("POST", "lab/api/merge/"+p, in); answer.StatusCode < 300 || bytes.Contains(b, []byte("secret")) {
+				t.Errorf("merge %s: %s", p, b)
+			}
 		}
 	}
 	if b, err := os.ReadFile(outside); string(b) != "secret" {

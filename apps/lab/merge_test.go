@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // nbText makes a notebook of "id=source" words.
@@ -143,6 +144,13 @@ func TestMergeOverTheWire(t *testing.T) {
 	if m["base"] != true || len(m["conflicts"].([]any)) != 0 {
 		t.Fatalf("%v", m)
 	}
+	about := m["quire"].(object)
+	if at, err := time.Parse(stamp, about["at"].(string)); err != nil || about["me"] != true || time.Since(at) > time.Hour {
+		t.Errorf("%v", about)
+	}
+	if cells := m["theirs"].(object)["cells"].([]any); cells[1].(object)["source"] != "theirs" {
+		t.Errorf("%v", m["theirs"])
+	}
 	c.ask(200, "PUT", "api/contents/n.ipynb", save(m["content"].(object), "quire", m["quire"]))
 	if got := c.read("n.ipynb"); !strings.Contains(got, `"mine"`) || !strings.Contains(got, `"theirs"`) {
 		t.Error(got)
@@ -152,7 +160,21 @@ func TestMergeOverTheWire(t *testing.T) {
 	if list := m["conflicts"].([]any); m["base"] != false || len(list) != 1 || list[0].(object)["theirs"] != "mine" {
 		t.Errorf("%v", m)
 	}
+	// Who gives no notebook hears what is there, as a text if it is one.
+	if m = c.ask(200, "POST", "lab/api/merge/n.ipynb", object{}); m["theirs"] != c.read("n.ipynb") || m["content"] != nil || version(m) == "" {
+		t.Errorf("%v", m)
+	}
+	c.write("binary", "\xff\x00")
+	if m = c.ask(200, "POST", "lab/api/merge/binary", object{}); m["theirs"] != nil || version(m) == "" {
+		t.Errorf("%v", m)
+	}
 	c.ask(400, "POST", "lab/api/merge/n.ipynb", object{"mine": 1})
+	// What another program wrote and was merged with is a base from then on.
+	c.write("n.ipynb", string((&notebook{book(code("a", "of a program"))}).bytes()))
+	m = c.ask(200, "POST", "lab/api/merge/n.ipynb", object{"base": "unknown", "mine": mine})
+	if m = c.ask(200, "POST", "lab/api/merge/n.ipynb", object{"base": version(m), "mine": mine}); m["base"] != true {
+		t.Errorf("%v", m)
+	}
 	c.ask(404, "POST", "lab/api/merge/none.ipynb", object{"mine": mine})
 	c.ask(404, "POST", "lab/api/merge/.hidden.ipynb", object{"mine": mine})
 }

@@ -75,7 +75,8 @@ export function element(tag: string, attributes: Record<string, string>, ...chil
 
 const around = 3; // lines that are shown before and after what differs
 
-// lines is a text whose lines between the common beginning and end are marked.
+// lines is a text without most of the beginning and the end that both have, with
+// the lines marked that the other does not have between these.
 function lines(text: string, other: string): HTMLElement[] {
   const a = text.split("\n");
   const b = other.split("\n");
@@ -83,11 +84,12 @@ function lines(text: string, other: string): HTMLElement[] {
   while (from < a.length && from < b.length && a[from] === b[from]) from++;
   let end = 0;
   while (end < a.length - from && end < b.length - from && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  const others = new Set(b.slice(from, b.length - end));
   const first = Math.max(0, from - around);
   const last = Math.min(a.length, a.length - end + around);
   const out: HTMLElement[] = [];
   if (first > 0) out.push(element("span", { class: "quire-left-out" }, `… ${first} more\n`));
-  for (let i = first; i < last; i++) out.push(element(i >= from && i < a.length - end ? "mark" : "span", {}, `${a[i]}\n`));
+  for (let i = first; i < last; i++) out.push(element(i >= from && i < a.length - end && !others.has(a[i]!) ? "mark" : "span", {}, `${a[i]}\n`));
   if (last < a.length) out.push(element("span", { class: "quire-left-out" }, `… ${a.length - last} more\n`));
   return out;
 }

@@ -99,7 +99,7 @@ async function look(doc: Doc, base = "", options: Partial<Contents.IModel>): Pro
 // nothing if the document is to be saved as it is now.
 async function settle(docs: IDocumentManager, doc: Doc, options: Partial<Contents.IModel>, now: Now | undefined): Promise<Contents.IModel | undefined> {
   for (;;) {
-    const action = await ask(options, now);
+    const action = await ask(doc.path, options, now);
     if (doc.isDisposed) throw named("ModalCancelError", "Disposed");
     switch (action) {
       case "merge":
@@ -141,7 +141,7 @@ function count(n: number, thing: string): string {
   return n === 1 ? `one ${thing}` : `${n} ${thing}s`;
 }
 
-async function ask(options: Partial<Contents.IModel>, now: Now | undefined): Promise<Action> {
+async function ask(path: string, options: Partial<Contents.IModel>, now: Now | undefined): Promise<Action> {
   const what = options.type === "notebook" ? "notebook" : "file";
   const button = (action: Action, label: string): Dialog.IButton => Dialog.createButton({ label, actions: [action], accept: action !== "cancel", displayType: action === "overwrite" || action === "revert" ? "warn" : "default" });
   const buttons = [button("cancel", "Cancel")];
@@ -170,7 +170,7 @@ async function ask(options: Partial<Contents.IModel>, now: Now | undefined): Pro
     if (now.content) buttons.push(button("merge", "Merge"));
     first = now.content && !contested(now).both.length ? "merge" : now.theirs !== undefined ? "compare" : "save-as";
   }
-  const result = await show(title, new Widget({ node: element("div", {}, ...lines.map((l) => element("p", {}, l))) }), buttons, first);
+  const result = await show(title, new Widget({ node: element("div", {}, element("p", {}, element("b", {}, path)), ...lines.map((l) => element("p", {}, l))) }), buttons, first);
   return (result.button.actions[0] ?? "cancel") as Action;
 }
 
