@@ -259,8 +259,7 @@ func (r *running) due(now bool) {
 			r.cells.again = true
 			return
 		}
-		r.cells.writing = true
-		go r.write()
+		r.cells.writing = r.ks.work(r.write)
 		return
 	}
 	if !r.cells.timed {
