@@ -318,7 +318,7 @@ func (r *running) write() {
 			switch {
 			case err != nil && !gone: // kept, and tried again
 				c.dirty, later = true, true
-			case c.ended != 0 && c.absent:
+			case c.ended != 0 && c.absent && !c.dirty: // it may have said more meanwhile
 				delete(r.cells.open, c.request)
 			}
 		}
