@@ -118,6 +118,58 @@ func (t *Tree) writeNew(dir *os.File, path, name string, content []byte) (Conten
 	return t.written(path, content, nil)
 }
 
+// WriteLike writes a new file with the rights that another has: who may not read
+// that one may not read this one. Where they cannot be had, it is this account's
+// alone.
+func (t *Tree) WriteLike(path string, content []byte, like string) error {
+	path, err := t.clean(path)
+	if err != nil {
+		return err
+	}
+	if like, err = t.clean(like); err != nil {
+		return err
+	}
+	dir, name, err := t.parent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	old, err := t.at(like, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(old.Fd()), &st); err != nil {
+		return explain(err, like)
+	}
+	temp, tempName, err := newTemp(dir, nil)
+	if err != nil {
+		return explain(err, path)
+	}
+	defer temp.Close()
+	// The rights come before the content.
+	if !likeness(temp, old, &st) {
+		unix.Fremovexattr(int(temp.Fd()), "system.posix_acl_access")
+		err = temp.Chmod(0o600)
+	}
+	if err == nil {
+		_, err = temp.Write(content)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err == nil {
+		err = renameNew(dir, tempName, dir, name)
+	}
+	if err != nil {
+		unix.Unlinkat(int(dir.Fd()), tempName, 0)
+		return explain(err, path)
+	}
+	settle(dir)
+	return nil
+}
+
 // written describes what Write left behind.
 func (t *Tree) written(path string, content []byte, err error) (Content, error) {
 	if err != nil {

@@ -218,7 +218,11 @@ func (s *server) serveGet(w http.ResponseWriter, r *http.Request, p string) erro
 		}
 	}
 	modelHeaders(w, m)
-	answer(w, http.StatusOK, m)
+	if content == "1" {
+		answerLong(w, r, m)
+	} else {
+		answer(w, http.StatusOK, m)
+	}
 	return nil
 }
 
