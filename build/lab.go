@@ -197,9 +197,9 @@ func (b *builder) labPackages(cache string, which ...string) (string, error) {
 				return "", err
 			}
 		}
-		b.say("installing JupyterLab's packages (a minute and 460 MB in " + work + ", once for each lock file)")
+		b.say("installing JupyterLab's packages (a minute and half a gigabyte in " + work + ", once for each lock file)")
 		if err := npmInstall(work, which...); err != nil {
-			return "", err
+			return "", fmt.Errorf("%w\n(go run ./build -without-lab leaves JupyterLab out)", err)
 		}
 		if err := writeFile(done, nil); err != nil {
 			return "", err

@@ -100,11 +100,12 @@ try {
     await put(page, 0, '6 * 7')
     await page.locator('.jp-OutputArea-output', { hasText: '42' }).waitFor()
     // Outputs that were just made are trusted: their scripts run, and nothing else does.
-    await put(page, 1, `from IPython.display import HTML, Javascript, Math, display
-display(HTML('<b class="ran"></b><script>document.querySelector(".ran").textContent = "script ran"</script>'), Javascript('element.textContent = "java" + "script ran"'), Math(r'\\\\frac{1}{2}'))`.replaceAll('\\\\\\\\', '\\\\'))
+    await put(page, 1, String.raw`from IPython.display import HTML, Javascript, Math, display
+display(HTML('<b class="ran"></b><script>document.querySelector(".ran").textContent = "script ran"</script>'))
+display(Javascript('element.textContent = "java" + "script ran"'), Math(r'\frac{1}{2}'))`)
     await page.getByText('script ran', { exact: true }).waitFor()
     await page.getByText('javascript ran', { exact: true }).waitFor()
-    await page.locator('mjx-container').first().waitFor()
+    await page.locator('mjx-container mjx-frac').first().waitFor()
     await put(page, 2, `import matplotlib.pyplot as p
 p.plot([1, 3, 2])
 p.show()`)
@@ -122,11 +123,21 @@ p.show()`)
     for (const colorScheme of ['dark', 'light']) {
       await page.emulateMedia({ colorScheme })
       await until(`the theme is ${colorScheme}`, () => page.evaluate(() => document.body.dataset.jpThemeLight).then((light) => light === String(colorScheme === 'light')))
+      await page.locator('#jupyterlab-splash').waitFor({ state: 'detached' })
       await shot(page, `lab-${colorScheme}`)
     }
     await page.evaluate(() => { window.open = (to, where) => { window.opened = [to, where] } })
     await run(page, 'quire:open-in-workbench')
     assert.deepEqual(await page.evaluate(() => window.opened), [site + '/p/workbench/#project/table.csv', '_blank'])
+    clean()
+    await close()
+  })
+
+  await part('a phone', async () => {
+    const { page, clean, close } = await open('/p/lab/workspaces/phone/tree/table.csv', { viewport: { width: 360, height: 740 } })
+    await page.locator('.jp-CSVViewer').waitFor()
+    await until('the document has the room', async () => (await page.locator('.jp-CSVViewer').boundingBox()).width > 240)
+    await shot(page, 'lab-phone')
     clean()
     await close()
   })

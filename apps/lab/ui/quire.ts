@@ -117,12 +117,11 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
   let status: Status = {};
 
   const items = { project: new Item(), environment: new Item(), people: new Item(), away: new Item(), stop: new Item() };
-  let rank = 0;
-  for (const [name, item] of Object.entries(items)) {
-    rank++;
+  // First on the left, and together before the rest on the right.
+  Object.entries(items).forEach(([name, item], i) => {
     const left = name === "project" || name === "environment";
-    bar?.registerStatusItem(`quire:${name}`, { item, align: left ? "left" : "right", rank: left ? rank - 10 : rank, priority: 1 });
-  }
+    bar?.registerStatusItem(`quire:${name}`, { item, align: left ? "left" : "right", rank: left ? i - 10 : i + 100, priority: 1 });
+  });
   const announcements = new Announcements();
   shell?.add(announcements, "header", { rank: 0 });
 
@@ -149,6 +148,11 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
   document.addEventListener("visibilitychange", look);
   setInterval(look, every);
   look();
+
+  // In a narrow window the list of files leaves no room for a document.
+  void app.restored.then(() => {
+    if (innerWidth <= 720) shell?.collapseLeft();
+  });
 
   // The file a command is about: in the list's own menu the one that is selected
   // there, elsewhere the open document.
