@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,7 +57,7 @@ const (
 	earLimit = 3 * time.Second // for an answer on it
 	// earIdle is when PostgreSQL itself gives a connection up whose process was
 	// stopped or cut off, and with it its lead.
-	earIdle = "10s"
+	earIdle = 10 * time.Second
 	maxSaid = 7000 // bytes of a notification; PostgreSQL takes 8000
 )
 
@@ -104,8 +105,9 @@ type ear struct {
 }
 
 func (e *postgresEngine) listen(ctx context.Context, s *Store, l Listener) error {
-	for ctx.Err() == nil {
+	for wait := earBeat / 4; ctx.Err() == nil; {
 		ear := &ear{e: e, s: s, l: l}
+		began := time.Now()
 		err := ear.hear(ctx)
 		if ear.stop != nil {
 			ear.stop()
@@ -119,7 +121,10 @@ func (e *postgresEngine) listen(ctx context.Context, s *Store, l Listener) error
 			ear.conn.Close(end)
 			cancel()
 		}
-		t := time.NewTimer(earBeat / 2)
+		if wait = min(2*wait, 4*earBeat); time.Since(began) > earIdle {
+			wait = earBeat / 4
+		}
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-t.C:
@@ -174,8 +179,8 @@ func (a *ear) connect(ctx context.Context) (err error) {
 	}
 	a.lead, a.here = lockOf(schema, "lead"), lockOf(schema, "here")
 	// The time is not known to releases before 14; there the keepalives must do.
-	_, err = a.conn.Exec(ctx, `SELECT set_config(name, CASE name WHEN 'idle_session_timeout' THEN '`+earIdle+`' WHEN 'tcp_keepalives_count' THEN '2' ELSE '3' END, FALSE)
-		FROM pg_settings WHERE name IN ('idle_session_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')`)
+	_, err = a.conn.Exec(ctx, `SELECT set_config(name, CASE name WHEN 'idle_session_timeout' THEN $1 WHEN 'tcp_keepalives_count' THEN '2' ELSE '3' END, FALSE)
+		FROM pg_settings WHERE name IN ('idle_session_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')`, strconv.Itoa(int(earIdle.Milliseconds())))
 	if err == nil {
 		_, err = a.conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize())
 	}
@@ -236,7 +241,8 @@ func (a *ear) begin(ctx context.Context) error {
 	if err := a.s.Write(ctx, func(tx *Tx) error {
 		_, err := tx.exec("UPDATE writer SET term = $1", term)
 		return err
-	}); err != nil {
+	}); err != nil { // then nobody can do anything now
+		_, err := a.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", a.lead)
 		return err
 	}
 	lead, stop := context.WithCancel(context.WithValue(context.Background(), termKey{}, term))
