@@ -100,6 +100,7 @@ type ear struct {
 	open bool          // Missed was called
 	lead int64         // the lock of who leads
 	here int64         // a lock that everybody holds who does not stand in
+	term int64         // of this process's lead
 	stop func()        // ends Lead; nil while this process does not lead
 	over chan struct{} // closed when Lead has returned
 }
@@ -109,10 +110,7 @@ func (e *postgresEngine) listen(ctx context.Context, s *Store, l Listener) error
 		ear := &ear{e: e, s: s, l: l}
 		began := time.Now()
 		err := ear.hear(ctx)
-		if ear.stop != nil {
-			ear.stop()
-			<-ear.over
-		}
+		ear.leave()
 		if ear.open && ctx.Err() == nil {
 			l.Lost(s.kind(err))
 		}
@@ -203,11 +201,9 @@ func (a *ear) beat(ctx context.Context) error {
 	if a.stop != nil {
 		select {
 		case <-a.over: // it has made room, and now it shows
-			if _, err := a.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", a.lead); err != nil {
-				return err
-			}
-			a.stop = nil
-			return nil
+			a.leave()
+			_, err := a.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", a.lead)
+			return err
 		default:
 		}
 	}
@@ -233,23 +229,52 @@ func (a *ear) beat(ctx context.Context) error {
 }
 
 // begin leads. From the moment the term is another one, whoever led before can
-// write nothing more, even if nobody could tell him.
+// write nothing more, even if nobody could tell him. If he did not say that he
+// had ended, he has a moment to notice.
 func (a *ear) begin(ctx context.Context) error {
 	b := make([]byte, 8)
 	rand.Read(b)
-	term := int64(binary.BigEndian.Uint64(b)) // a count could be given twice when a standby takes over
+	a.term = int64(binary.BigEndian.Uint64(b)) | 1 // a count could be given twice when a standby takes over
+	var former int64
 	if err := a.s.Write(ctx, func(tx *Tx) error {
-		_, err := tx.exec("UPDATE writer SET term = $1", term)
+		former = tx.turn.term
+		_, err := tx.exec("UPDATE writer SET term = $1", a.term)
 		return err
 	}); err != nil { // then nobody can do anything now
 		_, err := a.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", a.lead)
 		return err
 	}
-	lead, stop := context.WithCancel(context.WithValue(context.Background(), termKey{}, term))
+	lead, stop := context.WithCancel(context.WithValue(context.Background(), termKey{}, a.term))
 	a.stop, a.over = stop, make(chan struct{})
 	go func() {
 		defer close(a.over)
+		if former != 0 {
+			t := time.NewTimer(earBeat)
+			defer t.Stop()
+			select {
+			case <-lead.Done():
+				return
+			case <-t.C:
+			}
+		}
 		a.l.Lead(lead)
 	}()
 	return nil
+}
+
+// leave ends the lead, and says so to whoever leads next.
+func (a *ear) leave() {
+	if a.stop == nil {
+		return
+	}
+	a.stop()
+	<-a.over
+	a.stop = nil
+	ctx, cancel := context.WithTimeout(context.Background(), earLimit)
+	defer cancel()
+	// Where it fails, the next one waits a moment.
+	a.s.Write(ctx, func(tx *Tx) error {
+		_, err := tx.exec("UPDATE writer SET term = 0 WHERE term = $1", a.term)
+		return err
+	})
 }
