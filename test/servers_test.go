@@ -56,7 +56,7 @@ func TestTwoServers(t *testing.T) {
 	const secret = "/etc/quire/database.password"
 	write(secret, pg.Password+"\n", 0o400)
 	database := fmt.Sprintf(`"database": %q, "database_password_file": %q, "portal": "http://quire.localhost:8080", "apps": "http://*.apps.localhost:8089"`, pg.URL("quire", false), secret)
-	write("/etc/quire/quire.conf", `{`+database+`, "listen": {"portal": "127.0.0.1:8080", "gateway": "127.0.0.1:8089"}}`, 0o644)
+	write("/etc/quire/quire.conf", `{`+database+`, "proxies": ["127.0.0.1"], "listen": {"portal": "127.0.0.1:8080", "gateway": "127.0.0.1:8089"}}`, 0o644)
 	// The account is made by the first start, which needs the file to be its own.
 	exec.Command("useradd", "-r", "-M", "-s", "/usr/sbin/nologin", "quire-server").Run()
 	if out, err := exec.Command("chown", "quire-server", secret).CombinedOutput(); err != nil {
@@ -65,7 +65,7 @@ func TestTwoServers(t *testing.T) {
 	s.Start()
 
 	// The second server's machine: its configuration, and the keys.
-	write(second, `{"roles": ["server", "worker"], `+database+`, "listen": {"portal": "127.0.0.1:8090"},
+	write(second, `{"roles": ["server", "worker"], `+database+`, "proxies": ["127.0.0.1"], "listen": {"portal": "127.0.0.1:8090"},
 		"dirs": {"data": "/var/lib/quire2", "run": "/run/quire2", "logs": "/var/log/quire2", "site": "/etc/quire2", "projects": "/projects"}}`, 0o644)
 	if out, err := s.Run("", "config", "check", second); err != nil {
 		t.Fatal(out)
@@ -107,15 +107,14 @@ func TestTwoServers(t *testing.T) {
 		return err
 	})
 
-	// Each connection goes to the other one of the two.
-	var turn atomic.Int64
-	var only atomic.Int64 // a port, while there is only that one
+	nginxBefore(t, "8070", "127.0.0.1:8080", "127.0.0.1:8090")
+	var only atomic.Int64 // a port, for what is asked of one server; 0: NGINX chooses
 	balanced := func(b *Browser) *Browser {
 		b.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if strings.HasSuffix(addr, ":8080") {
-				port := []int64{8080, 8090}[turn.Add(1)%2]
-				if p := only.Load(); p != 0 {
-					port = p
+				port := only.Load()
+				if port == 0 {
+					port = 8070
 				}
 				addr = fmt.Sprint("quire.localhost:", port)
 			}
@@ -136,20 +135,23 @@ func TestTwoServers(t *testing.T) {
 
 	// A page of the second hears at once what is done through the first.
 	only.Store(8090)
-	news, err := ada.listen(ctx, "/ada/Welcome/events")
+	waits, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	news, err := ada.listen(waits, "/events")
 	if err != nil {
 		t.Fatal(err)
 	}
 	only.Store(8080)
-	if err := ada.API(ctx, "PATCH", "/projects/ada/Welcome", map[string]any{"summary": "words of the first"}, nil); err != nil {
+	if err := ada.API(ctx, "POST", "/projects", map[string]any{"name": "Fresh"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	heard := false
 	for line := range news {
-		if heard = strings.Contains(line, "words of the first"); heard {
+		if heard = strings.Contains(line, "/ada/Fresh"); heard {
 			break
 		}
 	}
+	cancel()
 	if !heard {
 		t.Error("the page of the second server heard nothing")
 	}
@@ -206,7 +208,7 @@ func TestTwoServers(t *testing.T) {
 	only.Store(8080 + 8090 - survivor)
 	Eventually(t, 20*time.Second, "the one that died answers", func() error { return sessionIs(ctx, ada, "/ada/Second", "notebook", "running") })
 	only.Store(0)
-	for range 4 {
+	for range 8 {
 		if err := ada.API(ctx, "GET", "/me", nil, nil); err != nil {
 			t.Error(err)
 		}
@@ -216,6 +218,61 @@ func TestTwoServers(t *testing.T) {
 	if out, err := s.Run("", "config", "check", "/etc/quire2/wrong.conf"); err == nil || !strings.Contains(out, "needs PostgreSQL") {
 		t.Errorf("a worker on SQLite: %v %s", err, out)
 	}
+}
+
+// nginxBefore runs an NGINX with the upstream that docs/admin/front.md gives for
+// two servers, at their addresses here.
+func nginxBefore(t *testing.T, port, first, second string) {
+	t.Helper()
+	doc, err := os.ReadFile("../docs/admin/front.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "upstream quire_portal {")
+	block, _, ok := strings.Cut(rest, "```")
+	if !ok || !strings.Contains(block, "192.0.2.11:8080") || !strings.Contains(block, "192.0.2.12:8080") {
+		t.Fatalf("the example of two servers: %q", block)
+	}
+	upstream := "upstream quire_portal {" + strings.NewReplacer("192.0.2.11:8080", first, "192.0.2.12:8080", second).Replace(block)
+	dir := t.TempDir()
+	conf := `user www-data; pid nginx.pid; error_log stderr; worker_processes 1;
+events {}
+http {
+  access_log off;
+  ` + upstream + `
+  server {
+    listen 127.0.0.1:` + port + `;
+    location / {
+      proxy_pass http://quire_portal;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }
+  }
+}
+`
+	if err := os.WriteFile(dir+"/nginx.conf", []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("nginx", "-p", dir, "-c", dir+"/nginx.conf", "-g", "daemon off;")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	Eventually(t, 10*time.Second, "nginx listens", func() error {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
 }
 
 type roleState struct {
