@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"quire"
 	"quire/store"
 	"quire/ticket"
-
-	_ "github.com/jackc/pgx/v5/stdlib"
 )
 
 // Two processes on one PostgreSQL are one installation. The first one of each
@@ -31,10 +28,11 @@ func two(t *testing.T) (a, b *site) {
 // cutEars ends the connections on which the processes hear of each other.
 func (s *site) cutEars() {
 	s.t.Helper()
-	db, err := sql.Open("pgx", s.file)
-	must(s.t, err)
-	defer db.Close()
-	_, err = db.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'quire listening'`)
+	on := cluster
+	if on == nil {
+		on = shared.Postgres
+	}
+	_, err := on.SQL("quire", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'quire listening'`)
 	must(s.t, err)
 }
 
