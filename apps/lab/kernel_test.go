@@ -469,7 +469,7 @@ func TestRunANotebook(t *testing.T) {
 		for i, id := range []string{"one", "two", "three", "four"} {
 			for _, o := range outputs(nb.cell(id)) {
 				data, _ := o["data"].(object)
-				out[i] += fmt.Sprint(o["text"], o["ename"], data["text/plain"])
+				out[i] += fmt.Sprintf("%v%v%v", o["text"], o["ename"], data["text/plain"])
 			}
 		}
 		return out
@@ -481,7 +481,7 @@ func TestRunANotebook(t *testing.T) {
 	if got := said(); got[0] != "hi\n<nil><nil>" || got[1] != "<nil>ZeroDivisionError<nil>" || got[3] != "" {
 		t.Errorf("%q", got)
 	}
-	if err := (Run{Path: file, Out: io.Discard, On: true, Limit: 200 * time.Millisecond}).Do(ctx); err == nil || !strings.Contains(err.Error(), "2 of 4 cells failed") {
+	if err := (Run{Path: file, Out: io.Discard, On: true, Limit: 4 * time.Second}).Do(ctx); err == nil || !strings.Contains(err.Error(), "2 of 4 cells failed") {
 		t.Errorf("%v", err)
 	}
 	if got := said(); got[2] != "<nil>KeyboardInterrupt<nil>" || got[3] != "<nil><nil>42" {
