@@ -24,8 +24,8 @@ const extensions = new URL('labextensions', import.meta.url).pathname
 
 const browser = await launch()
 const told = [] // what pages that are open have to say when the tour ends badly
-// What JupyterLab says of itself, built by whomever, and where no nbconvert is.
-const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/]
+// What JupyterLab says of itself, built by whomever, and where no nbconvert is; a refused save.
+const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/, /notes\.txt\?\d+ .* status of 409/]
 
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
@@ -157,6 +157,76 @@ p.show()`)
     })
     await page.waitForFunction(() => document.querySelector('body > div > img[src=x]').complete)
     assert.equal(await page.evaluate(() => window.hurt), undefined)
+    await close()
+  })
+
+  await part('the same file in two hands', async () => {
+    const file = join(dir, 'shared.ipynb')
+    const both = (a, b) => JSON.stringify({ ...JSON.parse(notebook()), cells: [['a', a], ['b', b]].map(([id, source]) => ({ ...cell(source), id })) })
+    const sources = () => JSON.parse(readFileSync(file, 'utf8')).cells.map((c) => [c.source].flat().join(''))
+    writeFileSync(file, both('first', 'second'))
+    const { page, clean, close } = await open('/p/lab/workspaces/hands/tree/shared.ipynb')
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    const write = (i, text) => page.evaluate(([at, source]) => window.jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(source), [i, text])
+    const shown = () => page.evaluate(() => window.jupyterapp.shell.currentWidget.content.widgets.map((w) => w.model.sharedModel.getSource()))
+    const dialog = page.locator('.jp-Dialog')
+    const press = (name) => dialog.getByRole('button', { name, exact: true }).click()
+    // saving starts a save and says how it ends, for a question may come between.
+    const saving = () => page.evaluate(() => window.jupyterapp.shell.currentWidget.context.save().then(() => 'saved', (e) => e.name))
+
+    // Different cells, by the same person: nothing to ask.
+    await write(0, 'mine')
+    writeFileSync(file, both('first', 'theirs'))
+    assert.equal(await saving(), 'saved')
+    assert.deepEqual(sources(), ['mine', 'theirs'])
+    assert.deepEqual(await shown(), ['mine', 'theirs'])
+
+    // The same cell: both are shown, and one is taken.
+    await write(0, 'mine again')
+    writeFileSync(file, both('theirs again', 'theirs'))
+    let end = saving()
+    await dialog.getByText('You changed this notebook at').waitFor()
+    await shot(page, 'lab-conflict')
+    await press('Compare')
+    await dialog.locator('pre', { hasText: 'theirs again' }).waitFor()
+    await press('Back')
+    await press('Merge')
+    await dialog.locator('fieldset').waitFor()
+    await shot(page, 'lab-merge')
+    await dialog.getByLabel('Take').check()
+    await press('Merge')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(sources(), ['theirs again', 'theirs'])
+    assert.deepEqual(await shown(), ['theirs again', 'theirs'])
+
+    // Who cancels has lost nothing on either side.
+    await write(0, 'not yet')
+    writeFileSync(file, both('other', 'theirs'))
+    end = saving()
+    await press('Cancel')
+    assert.equal(await end, 'ModalCancelError')
+    assert.deepEqual([sources(), await shown()], [['other', 'theirs'], ['not yet', 'theirs']])
+    end = saving()
+    await press('Overwrite')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(sources(), ['not yet', 'theirs'])
+
+    // A text has no cells.
+    writeFileSync(join(dir, 'notes.txt'), 'one\ntwo\n')
+    await run(page, 'docmanager:open', { path: 'notes.txt' })
+    await page.locator('.jp-FileEditor .cm-content').waitFor()
+    await page.evaluate(() => window.jupyterapp.shell.currentWidget.context.ready)
+    await page.evaluate(() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.setSource('one\nmine\n'))
+    writeFileSync(join(dir, 'notes.txt'), 'one\ntheirs\n')
+    end = saving()
+    await dialog.getByText('You changed this file at').waitFor()
+    await press('Compare')
+    await dialog.locator('pre', { hasText: /^theirs$/ }).waitFor()
+    await press('Back')
+    await press('Load theirs')
+    assert.equal(await end, 'saved')
+    assert.equal(await page.evaluate(() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.getSource()), 'one\ntheirs\n')
+    clean()
     await close()
   })
 

@@ -12,6 +12,7 @@ import { IMainMenu } from "@jupyterlab/mainmenu";
 import { ServerConnection } from "@jupyterlab/services";
 import { IStatusBar } from "@jupyterlab/statusbar";
 import { Widget } from "@lumino/widgets";
+import { conflicts } from "./conflict";
 import "./quire.css";
 
 interface Place {
@@ -192,4 +193,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
   activate,
 };
 
-export default [plugin];
+export default [plugin, conflicts];
