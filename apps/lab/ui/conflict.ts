@@ -113,6 +113,9 @@ function settled(cell: object): unknown {
   return Object.fromEntries(Object.entries(c).sort(([a], [b]) => a < b ? -1 : 1));
 }
 
+// other is whose the state on disk is, for headings.
+const other = (merged: Merged | undefined): string => merged?.quire.me ? "The other page" : merged?.quire.by ?? "Theirs";
+
 // choose asks, for every place that both changed, whose is to stay.
 async function choose(merged: Merged): Promise<boolean> {
   const clashes = merged.conflicts;
@@ -123,8 +126,8 @@ async function choose(merged: Merged): Promise<boolean> {
     const what = clash.field === "cell" ? "One of you deleted this cell, the other changed it" : `Both changed ${clash.field === "source" ? "this cell" : clash.field}`;
     part.append(element("legend", what));
     const [mine, theirs] = differing(words(clash.mine), words(clash.theirs));
-    part.append(beside(mine, theirs, merged.quire.by));
-    const inputs = ["Keep mine", `Take ${merged.quire.by}’s`].map((label, n) => {
+    part.append(beside(mine, theirs, other(merged)));
+    const inputs = ["Keep mine", merged.quire.me ? "Take the other" : `Take ${merged.quire.by}’s`].map((label, n) => {
       const line = element("label", "");
       const input = Object.assign(document.createElement("input"), { type: "radio", name: `quire-clash-${i}`, checked: n === 0 });
       line.append(input, " " + label);
@@ -202,11 +205,11 @@ async function conflict(services: ServiceManager.IManager, context: DocumentRegi
   }
 
   for (;;) {
-    const by = merged?.quire.by ?? "Theirs";
+    const by = other(merged);
     const buttons = [Dialog.cancelButton(), Dialog.createButton({ label: "Compare", actions: ["compare"] }), Dialog.createButton({ label: "Save as…", actions: ["as"] }),
       Dialog.createButton({ label: "Load theirs", actions: ["revert"] }), Dialog.warnButton({ label: "Overwrite", actions: ["overwrite"] })];
     if (merged) buttons.push(Dialog.okButton({ label: "Merge", actions: ["merge"] }));
-    const answer = await showDialog({ title: `Save ${name}`, body: `${said} What is replaced is kept, as one of the notebook’s or file’s earlier states.`, buttons, defaultButton: buttons.length - 1 });
+    const answer = await showDialog({ title: `Save ${name}`, body: new Widget({ node: element("p", `${said} What is replaced is kept, as one of the ${isNotebook ? "notebook" : "file"}’s earlier states.`, "quire-ask") }), buttons, defaultButton: buttons.length - 1 });
     const [action] = answer.button.actions;
     if (context.isDisposed || !answer.button.accept && !action) throw canceled();
     if (action === "compare") {
