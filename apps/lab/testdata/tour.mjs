@@ -211,6 +211,32 @@ p.show()`)
     assert.equal(await end, 'saved')
     assert.deepEqual(sources(), ['not yet', 'theirs'])
 
+    // Outputs that came in with a merge are nobody's whom this person trusts, whatever
+    // the cell had before.
+    await put(page, 1, 'from IPython.display import HTML, display\ndisplay(HTML("<i class=own>own</i><script>window.ownRan = 1</script>"))')
+    await page.locator('.own').waitFor()
+    assert.equal(await page.evaluate(() => window.ownRan), 1)
+    await until('the cell has ended', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.content.widgets[1].model.executionState === 'idle'))
+    assert.equal(await saving(), 'saved')
+    const changed = JSON.parse(readFileSync(file, 'utf8'))
+    changed.cells[1].outputs[0].data['text/html'] = '<i class=foreign>foreign</i><script>window.hurt = 5</script>'
+    changed.cells[1].metadata.trusted = true
+    writeFileSync(file, JSON.stringify(changed))
+    await write(0, 'something of mine')
+    assert.equal(await saving(), 'saved')
+    await page.locator('.foreign').waitFor()
+    assert.deepEqual(await page.evaluate(() => [window.hurt, window.jupyterapp.shell.currentWidget.content.widgets[1].model.trusted]), [undefined, false])
+
+    // A question that stands open is not asked again.
+    await write(0, 'asked')
+    writeFileSync(file, both('other', 'other'))
+    end = saving()
+    await dialog.getByText('You changed').waitFor()
+    assert.equal(await saving(), 'ModalDuplicateError')
+    await press('Load theirs')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(await shown(), ['other', 'other'])
+
     // A text has no cells.
     writeFileSync(join(dir, 'notes.txt'), 'one\ntwo\n')
     await run(page, 'docmanager:open', { path: 'notes.txt' })

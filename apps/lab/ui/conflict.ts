@@ -6,7 +6,7 @@ import type { JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { Dialog, showDialog } from "@jupyterlab/apputils";
 import { URLExt } from "@jupyterlab/coreutils";
 import { Context, type DocumentRegistry } from "@jupyterlab/docregistry";
-import type { INotebookContent } from "@jupyterlab/nbformat";
+import type { INotebookContent, IOutput } from "@jupyterlab/nbformat";
 import type { INotebookModel } from "@jupyterlab/notebook";
 import { type Contents, type ServiceManager, ServerConnection } from "@jupyterlab/services";
 import { Widget } from "@lumino/widgets";
@@ -26,6 +26,10 @@ interface Merged {
 
 type Options = Partial<Contents.IModel>;
 type SharedNotebook = INotebookModel["sharedModel"];
+type ISharedCodeCell = Extract<SharedNotebook["cells"][number], { cell_type: "code" }>;
+
+// Contexts whose question stands open.
+const asked = new WeakSet<object>();
 
 // What a save may say of what it replaces, in words of ours and of the contents API.
 const save = async (services: ServiceManager.IManager, path: string, options: Options, seen: object): Promise<Contents.IModel> => {
@@ -75,42 +79,45 @@ function beside(mine: string, theirs: string, by: string): HTMLElement {
 }
 
 // settle brings a notebook's model to what was merged, touching only cells that
-// differ: the others keep their outputs, their scroll and the reader's place.
-function settle(model: SharedNotebook, to: INotebookContent): void {
-  model.transact(() => {
-    to.cells.forEach((cell, i) => {
-      const id = cell["id"] as string | undefined;
-      const at = id ? model.cells.findIndex((c) => c.getId() === id) : -1;
-      if (at < 0) {
-        model.insertCell(i, cell as never);
-        return;
-      }
-      if (at !== i) model.moveCell(at, i);
-      const now = model.cells[i]!;
-      if (JSON.stringify(settled(now.toJSON())) === JSON.stringify(settled(cell))) return;
-      if (now.toJSON().cell_type !== cell.cell_type) {
-        model.deleteCell(i);
-        model.insertCell(i, cell as never);
-        return;
-      }
-      if (now.getSource() !== words(cell.source)) now.setSource(words(cell.source));
-      now.setMetadata(cell.metadata as never);
-      if (now.cell_type === "code" && cell.cell_type === "code") {
-        const code = now as unknown as { setOutputs(o: unknown): void; execution_count: unknown };
-        code.setOutputs(cell["outputs"] ?? []);
-        code.execution_count = cell["execution_count"] ?? null;
-      }
-    });
-    while (model.cells.length > to.cells.length) model.deleteCell(model.cells.length - 1);
-    model.setMetadata(to.metadata);
+// differ: the others keep their outputs, their scroll and the reader's place. A cell
+// that this person trusts would run what comes with somebody else's outputs, so
+// whether it is trusted is settled before they come, as the server says.
+function settle(notebook: INotebookModel, to: INotebookContent): void {
+  const model = notebook.sharedModel;
+  to.cells.forEach((cell, i) => {
+    const id = cell["id"] as string | undefined;
+    const at = id ? model.cells.findIndex((c) => c.getId() === id) : -1;
+    if (at < 0) {
+      model.insertCell(i, cell as never);
+      return;
+    }
+    if (at !== i) model.moveCell(at, i);
+    const now = model.cells[i]!;
+    if (settled(now.toJSON()) === settled(cell)) return;
+    if (now.cell_type !== cell.cell_type) {
+      model.deleteCell(i);
+      model.insertCell(i, cell as never);
+      return;
+    }
+    now.setMetadata(cell.metadata as never);
+    if (now.getSource() !== words(cell.source)) now.setSource(words(cell.source));
+    if (now.cell_type !== "code") return;
+    const code = now as ISharedCodeCell;
+    const outputs = cell["outputs"] as IOutput[];
+    if (JSON.stringify(code.getOutputs()) === JSON.stringify(outputs)) return;
+    notebook.cells.get(i).trusted = cell.metadata["trusted"] === true;
+    code.setOutputs(outputs);
+    code.execution_count = cell["execution_count"] as number | null;
   });
+  while (model.cells.length > to.cells.length) model.deleteCell(model.cells.length - 1);
+  model.setMetadata(to.metadata);
 }
 
 // settled is a cell for comparison: the same keys in the same order, text as one.
-function settled(cell: object): unknown {
+function settled(cell: object): string {
   const c = { ...cell } as Record<string, unknown>;
   c["source"] = words(c["source"]);
-  return Object.fromEntries(Object.entries(c).sort(([a], [b]) => a < b ? -1 : 1));
+  return JSON.stringify(Object.entries(c).sort(([a], [b]) => a < b ? -1 : 1));
 }
 
 // other is whose the state on disk is, for headings.
@@ -161,6 +168,8 @@ function take(content: INotebookContent, clash: Clash): void {
   if (!target) return;
   if (clash.theirs === null || clash.theirs === undefined) delete target[last];
   else target[last] = clash.theirs;
+  // Whether theirs can be trusted only the server knows, and it was about mine.
+  if (last === "outputs") (target["metadata"] as Record<string, unknown>)["trusted"] = false;
 }
 
 // conflict is called by JupyterLab (build/labpatch.go) when a file that is to be
@@ -179,7 +188,7 @@ async function conflict(services: ServiceManager.IManager, context: DocumentRegi
     return await answer.json() as Merged;
   };
   const finish = async (merged: Merged): Promise<Contents.IModel> => {
-    settle((model as unknown as INotebookModel).sharedModel, merged.content);
+    settle(model as unknown as INotebookModel, merged.content);
     return save(services, path, { ...options, content: model.toJSON() as never }, { quire: { version: merged.quire.version } });
   };
 
@@ -242,7 +251,15 @@ export const conflicts: JupyterFrontEndPlugin<void> = {
   description: "Says who changed a file that is to be saved, and merges notebooks.",
   autoStart: true,
   activate: (app) => {
-    (Context as unknown as { conflict: unknown }).conflict = (context: DocumentRegistry.Context, options: Options, about: Contents.IModel) =>
-      conflict(app.serviceManager, context as never, options, about);
+    (Context as unknown as { conflict: unknown }).conflict = async (context: DocumentRegistry.Context, options: Options, about: Contents.IModel) => {
+      // JupyterLab saves by itself too; one question at a time is enough.
+      if (asked.has(context)) throw Object.assign(new Error("Modal is already displayed"), { name: "ModalDuplicateError" });
+      asked.add(context);
+      try {
+        return await conflict(app.serviceManager, context as never, options, about);
+      } finally {
+        asked.delete(context);
+      }
+    };
   },
 };
