@@ -6,9 +6,10 @@ import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { launch } from '../../../test/browser/lib/chromium.mjs'
-import { until } from '../../../test/browser/lib/wait.mjs'
+import { until as wait } from '../../../test/browser/lib/wait.mjs'
 
 const [site, dir, env, builtExtensions] = process.argv.slice(2)
+const until = (what, ask) => wait(what, ask, 90_000)
 const pictures = process.env.PICTURES ?? ''
 const cell = (source, outputs = []) => ({ cell_type: 'code', execution_count: null, id: Math.random().toString(36).slice(2), metadata: {}, outputs, source })
 const notebook = (...cells) => JSON.stringify({ cells, metadata: { kernelspec: { display_name: 'Python 3 (ipykernel)', language: 'python', name: 'python3' } }, nbformat: 4, nbformat_minor: 5 })
@@ -30,7 +31,7 @@ const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/, /notes\.txt\
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
-  context.setDefaultTimeout(60_000)
+  context.setDefaultTimeout(90_000)
   const seen = { errors: [], hosts: new Set(), bytes: 0, requests: 0 }
   context.on('weberror', (e) => seen.errors.push(String(e.error()?.stack ?? e.error())))
   context.on('console', (m) => { if (m.type() === 'error') seen.errors.push(`${m.location().url} ${m.text()}`) })
@@ -92,11 +93,24 @@ try {
     await close()
   })
 
+  await part('the frame of the portal', async () => {
+    const context = await browser.newContext({ viewport: { width: 1440, height: 900 } })
+    context.setDefaultTimeout(90_000)
+    await context.route(/\/api\/quire(\?|$)/, (route) => route.fulfill({ json: { project: { name: 'engine' } } }))
+    const page = await context.newPage()
+    await page.goto(site + '/frame')
+    const bar = page.frameLocator('iframe').locator('#jp-main-statusbar')
+    const leads = (name) => bar.getByRole('link', { name, exact: true }).getAttribute('href')
+    assert.equal(await leads('engine'), site + '/portal/ada/engine')
+    assert.equal(await leads('Stop'), site + '/portal/ada/engine/sessions')
+    await context.close()
+  })
+
   await part('a notebook', async () => {
     const { page, clean, close } = await open('/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
     await page.locator('.jp-NotebookPanel .jp-Cell').first().waitFor()
     await until('the address names the notebook', () => new URL(page.url()).pathname === '/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'))
     await put(page, 0, '6 * 7')
     await page.locator('.jp-OutputArea-output', { hasText: '42' }).waitFor()
     // Outputs that were just made are trusted: their scripts run, and nothing else does.
@@ -166,7 +180,7 @@ p.show()`)
     const sources = () => JSON.parse(readFileSync(file, 'utf8')).cells.map((c) => [c.source].flat().join(''))
     writeFileSync(file, both('first', 'second'))
     const { page, clean, close } = await open('/p/lab/workspaces/hands/tree/shared.ipynb')
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
     const write = (i, text) => page.evaluate(([at, source]) => window.jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(source), [i, text])
     const shown = () => page.evaluate(() => window.jupyterapp.shell.currentWidget.content.widgets.map((w) => w.model.sharedModel.getSource()))
     const dialog = page.locator('.jp-Dialog')
@@ -286,7 +300,7 @@ p.show()`)
     assert.match(complaints, /this plugin always fails/)
     await page.locator('.jp-LauncherCard').first().waitFor()
     await run(page, 'docmanager:open', { path: 'hostile.ipynb' })
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
     await put(page, 0, `from IPython.display import display
 display({'text/x-hello': 'shout'}, raw=True)`)
     await page.locator('.hello-shout', { hasText: 'SHOUT' }).waitFor()
@@ -300,7 +314,7 @@ display({'text/x-hello': 'shout'}, raw=True)`)
     rmSync(join(env, 'share/jupyter/labextensions/hello'), { recursive: true })
     rmSync(join(env, 'share/jupyter/labextensions/missing'), { recursive: true })
     const { page, clean, close } = await open('/p/lab/workspaces/widgets/tree/widgets.ipynb')
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
     await put(page, 0, `from ipykernel.comm import Comm
 from IPython.display import display
 def model(module, name, **state):
