@@ -23,9 +23,6 @@ var labPatches = []labPatch{
 	// stays text.
 	{"@jupyterlab/rendermime/lib/renderers.js", "clone.textContent = script.textContent;",
 		"clone.nonce = document.querySelector('script[nonce]')?.nonce ?? ''; clone.textContent = script.textContent;"},
-	// Who saves what somebody else has changed is asked by us (apps/lab/ui/conflict.ts).
-	{"@jupyterlab/docregistry/lib/context.js", "_raiseConflict(model, options) {",
-		"_raiseConflict(model, options) { if (Context.conflict) return Context.conflict(this, options, model);"},
 }
 
 // labDefaults changes the defaults of settings that Quire wants otherwise. A person

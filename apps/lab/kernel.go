@@ -24,6 +24,7 @@ type kernels struct {
 	holder *kernel.Holder
 	list   map[string]*running
 	closed bool
+	works  sync.WaitGroup
 	change chan struct{} // closed and made anew when a state changes
 }
 
@@ -157,6 +158,17 @@ func (ks *kernels) close() {
 	if h != nil {
 		h.Close()
 	}
+	ks.works.Wait()
+}
+
+// work does something beside, which close waits for; nothing begins after it.
+func (ks *kernels) work(f func()) bool {
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	if !ks.closed {
+		ks.works.Go(f)
+	}
+	return !ks.closed
 }
 
 func (ks *kernels) hear(id string, e kernel.Entry) { ks.running(id).hear(e) }
@@ -191,6 +203,8 @@ func (r *running) hear(e kernel.Entry) {
 	case e.Asked != nil:
 		r.asks(e.Seq, *e.Asked)
 	case e.Message != nil:
+		e.Message.Head() // read once, before others look
+		e.Message.Cause()
 		r.state.Active = time.Now().UTC()
 		if state := statusOf(e.Message); state != "" && r.state.State != state {
 			r.state.State = state

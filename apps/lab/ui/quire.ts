@@ -12,7 +12,6 @@ import { IMainMenu } from "@jupyterlab/mainmenu";
 import { ServerConnection } from "@jupyterlab/services";
 import { IStatusBar } from "@jupyterlab/statusbar";
 import { Widget } from "@lumino/widgets";
-import { conflicts } from "./conflict";
 import "./quire.css";
 
 interface Place {
@@ -207,4 +206,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
   activate,
 };
 
-export default [plugin, conflicts];
+export default [plugin];
