@@ -19,24 +19,39 @@ const (
 )
 
 // introduce makes sure that this process belongs to the installation whose
-// database it has, and says under which addresses it serves pages.
+// database it has, and says under which addresses it serves pages. Where all is
+// said already nothing is written: a server with a full disk can still be read.
 func (c *core) introduce(ctx context.Context) error {
-	mine := hash(string(c.Signer.Public()))
-	return c.write(ctx, quireItself, func(tx *txn) error {
-		key, err := tx.Setting(settingKey)
-		switch {
-		case err != nil:
+	var key string
+	var others bool
+	look := func(tx *store.Tx) (err error) {
+		if key, err = tx.Setting(settingKey); err != nil {
 			return err
-		case key == "":
+		}
+		if others, err = c.otherAddresses(tx); c.Worker {
+			others = false
+		}
+		return err
+	}
+	mine := hash(string(c.Signer.Public()))
+	if err := c.read(ctx, look); err != nil || key == mine && !others {
+		return err
+	}
+	return c.write(ctx, quireItself, func(tx *txn) error {
+		if err := look(tx.Tx); err != nil {
+			return err
+		}
+		switch key {
+		case mine:
+		case "":
 			if err := tx.SetSetting(settingKey, mine); err != nil {
 				return err
 			}
-		case key != mine:
+		default:
 			return quire.Conflict("", "The database belongs to an installation with other keys than this machine has. Bring them from its server with \"quire server keys\", as docs/admin/machines.md says under \"A second server\".")
 		}
-		others, err := c.otherAddresses(tx.Tx)
-		if err != nil || !others || c.Worker {
-			return err
+		if !others {
+			return nil
 		}
 		tx.wake(wakeAll, "") // gateways go by us from now on
 		return tx.SetSetting(settingAddresses, c.addresses())

@@ -39,8 +39,9 @@ type attachments struct {
 // A stream is one server's.
 type stream struct {
 	cancel context.CancelCauseFunc
-	full   atomic.Bool      // it has told everything
-	heard  time.Time        // its last word
+	full   atomic.Bool // it has told everything
+	began  time.Time
+	heard  time.Time        // its last word; zero: none yet
 	asking []quire.RenewAsk // not yet sent
 	joins  []quire.JoinAsk  // not yet sent
 	wake   chan struct{}
@@ -57,6 +58,14 @@ var errReplaced = errors.New("more servers than there can be have attached")
 func (a *attachments) init() {
 	a.pending, a.closing = map[int64]*asked{}, map[int64]int{}
 	a.joiners.waiting = map[int64]*joiner{}
+}
+
+// lived is when it last showed that there is somebody.
+func (s *stream) lived() time.Time {
+	if s.heard.IsZero() {
+		return s.began
+	}
+	return s.heard
 }
 
 func (s *stream) stir() {
@@ -129,9 +138,9 @@ func (a *attachments) answer(n int64) *holder {
 func (a *attachments) begin(cancel context.CancelCauseFunc) *stream {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := &stream{cancel: cancel, heard: time.Now(), wake: make(chan struct{}, 1)}
+	s := &stream{cancel: cancel, began: time.Now(), wake: make(chan struct{}, 1)}
 	if len(a.streams) >= quire.MaxServers {
-		old := slices.MinFunc(a.streams, func(x, y *stream) int { return x.heard.Compare(y.heard) })
+		old := slices.MinFunc(a.streams, func(x, y *stream) int { return x.lived().Compare(y.lived()) })
 		old.cancel(errReplaced)
 		a.drop(old)
 	}

@@ -133,6 +133,8 @@ func TestOlderNumbersUndoNothing(t *testing.T) {
 		defer w.mu.Unlock()
 		return c.done == seq && w.seen == seq
 	})
+	w.g.grants.mu.Lock()
+	defer w.g.grants.mu.Unlock()
 	if s := w.g.grants.seq; s != seq {
 		t.Errorf("the newest number is %d", s)
 	}
@@ -203,7 +205,9 @@ func TestOlderRoutesAreRefused(t *testing.T) {
 // What one server was asked and did not answer before it went, another is asked.
 func TestAskedElsewhere(t *testing.T) {
 	w := newWorld(t)
+	w.mu.Lock()
 	w.muted = true
+	w.mu.Unlock()
 	p := w.person().enter()
 	b := w.other()
 	b.tell(full(0, 0, p.route("notebook", "write"), p.route("viewer", "read")))
