@@ -142,9 +142,9 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 	if err != nil {
 		return err
 	}
-	fronts := []front{{h: portal, secure: secure}, {h: adminHandler(ctl, origins.Portal())}}
+	fronts := []front{{h: portal, secure: secure, proxies: c.proxies()}, {h: adminHandler(ctl, origins.Portal())}}
 	if c.Listen.Redirect != "" {
-		fronts = append(fronts, front{h: redirect})
+		fronts = append(fronts, front{h: redirect, proxies: c.proxies()})
 	}
 	for i := range fronts {
 		if fronts[i].l, err = inherited(firstFD + uintptr(i)); err != nil {
@@ -193,9 +193,10 @@ func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log
 
 // A front is a listener and who answers on it.
 type front struct {
-	l      net.Listener
-	h      http.Handler
-	secure *tls.Config // nil: plain
+	l       net.Listener
+	h       http.Handler
+	secure  *tls.Config   // nil: plain
+	proxies quire.Proxies // those that come for many people
 }
 
 // serve answers until ctx ends, then lets what is under way finish for a moment.
@@ -206,7 +207,7 @@ func (f front) serve(ctx context.Context, log *slog.Logger) error {
 	}
 	s := &http.Server{
 		Handler: f.h, TLSConfig: f.secure, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: remote.NewNewcomers(f.proxies, log).State,
 	}
 	go func() {
 		<-ctx.Done()
