@@ -26,6 +26,7 @@ type reconciler struct {
 	gateways  map[quire.DataCenterID]*gatewayLink
 	peers     map[quire.NodeID]quire.Peer // of all gateways and nodes there are
 	renewed   map[quire.NodeID]time.Time  // when they were sent a certificate
+	shown     map[quire.NodeID]shownKey   // what gateways and nodes have said of their keys
 	targets   []string                    // where browsers may be sent
 	doing     map[quire.ProjectID]string  // what a starting project is at, for the gateway's page
 	accounts  map[accountKey]bool         // that a node has said to have
@@ -40,7 +41,7 @@ type reconciler struct {
 func newReconciler(c *core) *reconciler {
 	return &reconciler{
 		c: c, busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{}, doing: map[quire.ProjectID]string{},
-		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, targets: []string{c.Origins.FormTargets()},
+		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, shown: map[quire.NodeID]shownKey{}, targets: []string{c.Origins.FormTargets()},
 		accounts: map[accountKey]bool{}, repairing: make(chan struct{}, repairsAtOnce),
 	}
 }

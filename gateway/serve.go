@@ -122,10 +122,9 @@ func (g *Gateway) bothSides() *tls.Config {
 	if g.cfg.Identity == nil {
 		return conf
 	}
-	control := g.cfg.Identity.Listen(remote.RoleServer)
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if internalName(hello.ServerName) {
-			return control, nil
+			return g.cfg.Identity.ListenNow(remote.RoleServer), nil
 		}
 		return nil, nil
 	}

@@ -101,6 +101,7 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 	if err != nil {
 		return err
 	}
+	authority.Follow(id)
 	signer, err := ticket.LoadSigner(filepath.Join(dir, "order.key"))
 	if err != nil {
 		return err
@@ -133,7 +134,7 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 			return err
 		}
 	}
-	go renewOwn(ctx, authority, id, log)
+	go renewOwn(ctx, authority, log)
 	portal, err := server.New(server.Config{Control: ctl, Origins: origins, Log: log, Version: version, Host: l.Host, Elsewhere: !c.has("gateway"), Proxies: c.proxies()})
 	if err != nil {
 		return err
@@ -170,18 +171,12 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 
 // renewOwn keeps the server's own certificate good. Those of gateways and nodes
 // are renewed through their links.
-func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log *slog.Logger) {
+func renewOwn(ctx context.Context, a *remote.Authority, log *slog.Logger) {
 	t := time.NewTicker(6 * time.Hour)
 	defer t.Stop()
 	for {
-		if is := id.Is(); time.Until(is.Expires) < 10*24*time.Hour {
-			cert, err := a.Certify(id.Role, id.Node, is.Generation+1, is.Public)
-			if err == nil {
-				err = id.Renew(cert)
-			}
-			if err != nil {
-				log.Error("the server's own certificate was not renewed", "err", err)
-			}
+		if err := a.RenewOwn(10 * 24 * time.Hour); err != nil {
+			log.Error("the server's own certificate was not renewed", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -350,7 +345,7 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	}
 	node, err := compute.New(compute.Config{
 		Node: id.Node, Verifier: verifier, RunDir: c.Dirs.Run, StateDir: dir,
-		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew,
+		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew, Trust: id.Trust,
 	})
 	if err != nil {
 		return err
