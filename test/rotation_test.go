@@ -166,15 +166,4 @@ func TestAuthorityIsChanged(t *testing.T) {
 		}
 		return err
 	})
-	var events struct{ Events []struct{ Verb string } }
-	if err := ada.API(ctx, "GET", "/events", nil, &events); err != nil {
-		t.Fatal(err)
-	}
-	seen := map[string]int{}
-	for _, e := range events.Events {
-		seen[e.Verb]++
-	}
-	if seen["authority.rotate"] != 1 || seen["authority.renewed"] != 2 || seen["authority.finish"] != 1 {
-		t.Errorf("events: %v", seen)
-	}
 }
