@@ -31,6 +31,7 @@ type rotated struct {
 	Authority string         `json:"authority"` // fingerprint of the new one
 	Begun     time.Time      `json:"begun"`
 	Done      []quire.NodeID `json:"done"`
+	Ended     bool           `json:"ended,omitempty"` // the old one counts no more
 }
 
 const rotationSetting = "authority"
@@ -52,12 +53,21 @@ func (c *core) newest() string {
 	return ""
 }
 
-// trusted is what every link is told first.
-func (c *core) trusted() []byte {
+// trusted is what every link is told first. A process on a machine whose files
+// know nothing of a change says nothing: its word would undo what others said.
+func (c *core) trusted(ctx context.Context) []byte {
 	if c.Authority == nil {
 		return nil
 	}
-	text, _ := c.Authority.Trusted()
+	text, ids := c.Authority.Trusted()
+	if len(ids) > 1 {
+		return text
+	}
+	var have rotated
+	err := c.read(ctx, func(tx *store.Tx) (err error) { have, err = rotationOf(tx); return err })
+	if err != nil || !have.Ended || have.Authority != ids[0] {
+		return nil
+	}
 	return text
 }
 
@@ -84,7 +94,7 @@ func (o *Rotation) Begin(ctx context.Context, by quire.Actor) error {
 		tx.touch("")
 		return tx.event("authority.rotate", "", o.c.newest())
 	})
-	o.c.loop.tellAuthorities()
+	o.c.loop.tellAuthorities(ctx)
 	return err
 }
 
@@ -167,18 +177,20 @@ func (o *Rotation) finish(ctx context.Context, by quire.Actor, left []string) er
 	if err := o.c.Authority.Finish(); err != nil {
 		return quire.Failed("The old authority could not be dropped.", err)
 	}
-	o.c.loop.tellAuthorities()
-	return o.c.write(ctx, by, func(tx *txn) error {
+	err := o.c.write(ctx, by, func(tx *txn) error {
 		detail := "every machine has a certificate of the new authority"
 		if len(left) > 0 {
 			detail = "must join again: " + strings.Join(left, ", ")
 		}
 		tx.touch("")
-		if err := tx.SetSetting(rotationSetting, ""); err != nil {
+		_, ids := o.c.Authority.Trusted()
+		if err := saveRotation(tx, rotated{Authority: ids[0], Ended: true}); err != nil {
 			return err
 		}
 		return tx.event("authority.finish", "", detail)
 	})
+	o.c.loop.tellAuthorities(ctx)
+	return err
 }
 
 func rotationOf(tx *store.Tx) (r rotated, err error) {
@@ -258,8 +270,8 @@ func (r *reconciler) upNow() map[quire.NodeID]func(cert []byte) {
 }
 
 // tellAuthorities tells every link whose certificates count now.
-func (r *reconciler) tellAuthorities() {
-	text := r.c.trusted()
+func (r *reconciler) tellAuthorities(ctx context.Context) {
+	text := r.c.trusted(ctx)
 	r.mu.Lock()
 	for _, l := range r.nodes {
 		l.mu.Lock()
@@ -279,9 +291,20 @@ func (r *reconciler) tellAuthorities() {
 // who shows one, and drops the old authority when everybody does.
 func (r *reconciler) carryAuthority() {
 	newest := r.c.newest()
+	r.mu.Lock()
+	ctx, before := r.ctx, r.taking
+	r.taking = newest
+	r.mu.Unlock()
+	if ctx == nil {
+		return
+	}
+	if newest != before { // another process on this machine has begun or ended it
+		r.start(r.tellAuthorities)
+	}
 	if newest == "" {
 		return
 	}
+	r.start(func(ctx context.Context) { r.endAuthority(ctx, newest) })
 	r.once("authority", func(ctx context.Context) {
 		for id, give := range r.upNow() {
 			r.mu.Lock()
@@ -304,6 +327,19 @@ func (r *reconciler) carryAuthority() {
 	})
 }
 
+// endAuthority drops the old authority here too when a server on another machine
+// has done so.
+func (r *reconciler) endAuthority(ctx context.Context, newest string) {
+	var have rotated
+	err := r.c.read(ctx, func(tx *store.Tx) (err error) { have, err = rotationOf(tx); return err })
+	if err == nil && have.Ended && have.Authority == newest {
+		err = r.c.Authority.Finish()
+	}
+	if err != nil {
+		r.c.Log.Error("the old authority still counts here", "err", err)
+	}
+}
+
 // countRotated writes down who shows a certificate of the new authority now, and
 // counts the others.
 func (r *reconciler) countRotated(ctx context.Context, newest string) (left int, err error) {
@@ -311,6 +347,9 @@ func (r *reconciler) countRotated(ctx context.Context, newest string) (left int,
 	err = r.c.read(ctx, func(tx *store.Tx) (err error) { have, err = rotationOf(tx); return err })
 	if err != nil {
 		return 0, err
+	}
+	if have.Ended && have.Authority == newest {
+		return 1, nil // endAuthority's
 	}
 	if have.Authority != newest {
 		have = rotated{Authority: newest, Begun: r.c.Now()}

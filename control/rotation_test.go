@@ -74,6 +74,7 @@ func TestRotation(t *testing.T) {
 	// The server starts again in the middle.
 	s.crash()
 	s.boot()
+	s.up()
 	if st := state(); !st.Running || !slices.Contains(st.Done, "far") || slices.Contains(st.Left, "far") {
 		t.Errorf("after a start: %+v", st)
 	}

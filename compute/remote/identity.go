@@ -63,6 +63,7 @@ type Authority struct {
 	Installation string
 	dir          string
 	own          *Identity // of the process that has the authority
+	seen         stamps    // of the files as they were read
 
 	mu   sync.Mutex // rotation.go
 	cert *x509.Certificate
@@ -123,6 +124,11 @@ func LoadAuthority(dir string) (*Authority, error) {
 	if err := settle(dir); err != nil {
 		return nil, err
 	}
+	return loadAuthority(dir)
+}
+
+func loadAuthority(dir string) (*Authority, error) {
+	seen := stampsOf(dir)
 	key, err := readKey(filepath.Join(dir, fileAuthorityKy))
 	if err != nil {
 		return nil, err
@@ -142,7 +148,7 @@ func LoadAuthority(dir string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{Installation: name, dir: dir, cert: cert, key: key, next: next}, nil
+	return &Authority{Installation: name, dir: dir, seen: seen, cert: cert, key: key, next: next}, nil
 }
 
 // Issue makes a certificate in PEM for a public key. Everything in it but the
@@ -278,10 +284,14 @@ func (id *Identity) checkPeer(peer name, cs *tls.ConnectionState) error {
 // could not be used: a key others can read, a certificate that is expired, of
 // another authority, or that does not name exactly one role and node.
 func LoadIdentity(dir string) (*Identity, error) {
-	if _, err := readKey(filepath.Join(dir, fileKey)); err != nil {
+	if err := settle(dir); err != nil {
 		return nil, err
 	}
-	if err := settle(dir); err != nil {
+	return loadIdentity(dir)
+}
+
+func loadIdentity(dir string) (*Identity, error) {
+	if _, err := readKey(filepath.Join(dir, fileKey)); err != nil {
 		return nil, err
 	}
 	var files [2][]byte

@@ -130,6 +130,7 @@ func (a *Authority) trust() *trust {
 func (a *Authority) Trusted() (text []byte, ids []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.follow()
 	t := a.trust()
 	return t.pem(), t.names()
 }
@@ -204,6 +205,44 @@ func (a *Authority) Finish() error {
 		a.own.trusted.Store(a.trust())
 	}
 	return nil
+}
+
+// follow takes in what another process of this machine has done to the files,
+// for a server and a worker have the same ones. What cannot be read yet is read
+// the next time.
+func (a *Authority) follow() {
+	now := stampsOf(a.dir)
+	if a.dir == "" || now == a.seen {
+		return
+	}
+	fresh, err := loadAuthority(a.dir)
+	if err != nil {
+		return
+	}
+	if a.own != nil {
+		id, err := loadIdentity(a.own.dir)
+		if err != nil {
+			return
+		}
+		a.own.cert.Store(id.cert.Load())
+		a.own.trusted.Store(id.trusted.Load())
+	}
+	a.cert, a.key, a.next, a.seen = fresh.cert, fresh.key, fresh.next, now
+}
+
+// stamps tell whether the files of authorities are others than before.
+type stamps [2]struct {
+	at   time.Time
+	size int64
+}
+
+func stampsOf(dir string) (s stamps) {
+	for i, name := range []string{fileAuthority, fileNextCert} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			s[i].at, s[i].size = info.ModTime(), info.Size()
+		}
+	}
+	return s
 }
 
 // settle finishes what a crash has left of Rotate or Finish.
