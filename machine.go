@@ -226,6 +226,9 @@ type Feed struct {
 	Revocations []Revocation `json:"revocations,omitempty"`
 	// Certificate (PEM) is a newer one for the listener.
 	Certificate []byte `json:"certificate,omitempty"`
+	// Authorities (PEM) are those whose certificates count from now on: when Full,
+	// and when they change.
+	Authorities []byte `json:"authorities,omitempty"`
 	// Removed: the listener is not part of the installation any more. It lets go
 	// of everybody who uses it; there will be no other word.
 	Removed bool `json:"removed,omitempty"`

@@ -33,9 +33,10 @@ type Config struct {
 	Spawner  string // the spawner's socket
 
 	// Identity says what we tell the server of our key, and Renew takes a newer
-	// certificate (PEM) into use; nil: nothing is told.
+	// certificate (PEM) into use, Trust other authorities; nil: nothing is told.
 	Identity func() quire.PeerIdentity
 	Renew    func(certificate []byte) error
+	Trust    func(authorities []byte) error
 
 	Version string
 	Log     *slog.Logger

@@ -96,6 +96,20 @@ func (c *Compute) tell(ids ...quire.SessionID) {
 // the wire. The link takes lines of 8 MiB.
 const logsInFull = 2 << 20
 
+// take uses what a feed brings for our identity.
+func (c *Compute) take(f quire.Feed) {
+	if f.Authorities != nil {
+		if err := c.c.Trust(f.Authorities); err != nil {
+			c.c.Log.Error("the authorities were not taken", "err", err)
+		}
+	}
+	if f.Certificate != nil {
+		if err := c.c.Renew(f.Certificate); err != nil {
+			c.c.Log.Error("the new certificate was not taken", "err", err)
+		}
+	}
+}
+
 // Watch tells the server of the sessions here and hears its feed.
 func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(quire.NodeReport)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -106,10 +120,10 @@ func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 	c.watchers[w] = true
 	c.feed.removed = false // it would not speak to us
 	full := quire.NodeReport{Full: true, Seq: c.feed.done, Own: c.allOwn()}
-	var told int64
+	var told quire.PeerIdentity
 	if c.c.Identity != nil {
 		is := c.c.Identity()
-		full.Identity, told = &is, is.Generation
+		full.Identity, told = &is, is
 	}
 	room := logsInFull
 	for _, s := range c.sessions {
@@ -154,11 +168,10 @@ func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 			c.mu.Unlock()
 			say := c.hear(f)
 			var r quire.NodeReport
-			if f.Certificate != nil && c.c.Renew != nil {
-				if err := c.c.Renew(f.Certificate); err != nil {
-					c.c.Log.Error("the new certificate was not taken", "err", err)
-				} else if is := c.c.Identity(); is.Generation != told {
-					r.Identity, told, say = &is, is.Generation, true
+			if c.c.Identity != nil {
+				c.take(f)
+				if is := c.c.Identity(); !is.Same(told) {
+					r.Identity, told, say = &is, is, true
 				}
 			}
 			if say {

@@ -63,6 +63,7 @@ type Control struct {
 	Team     *Team
 	Sessions *Sessions
 	Site     *Site
+	Rotation *Rotation
 	Events   *Events
 
 	core *core
@@ -105,6 +106,7 @@ func New(cfg Config) (*Control, error) {
 	ctl := &Control{core: c, loop: c.loop}
 	ctl.Users, ctl.Logins, ctl.Projects = &Users{c}, &Logins{c}, &Projects{c}
 	ctl.Team, ctl.Sessions, ctl.Site, ctl.Events = &Team{c}, &Sessions{c}, &Site{c}, &Events{c}
+	ctl.Rotation = &Rotation{c}
 	return ctl, nil
 }
 

@@ -19,6 +19,14 @@ import (
 type Authority interface {
 	// Certify makes a certificate (PEM) for a public key (PKIX).
 	Certify(role string, node quire.NodeID, generation int64, public []byte) ([]byte, error)
+	// Recertify is Certify by the newest authority.
+	Recertify(role string, node quire.NodeID, generation int64, public []byte) ([]byte, error)
+	// Trusted are the authorities that count now, in PEM and by the fingerprints of
+	// their keys: two during a change, the newer one last.
+	Trusted() (text []byte, ids []string)
+	// Rotate begins a change to a new authority, Finish drops the old one.
+	Rotate() error
+	Finish() error
 	// Answer completes, signs and encodes the answer to a request to join.
 	Answer(quire.JoinAnswer) ([]byte, error)
 	// DER is the authority's own certificate, which tokens are made for.

@@ -31,6 +31,7 @@ type nodeLink struct {
 	done   int64 // the newest revocation it has carried out
 	own    map[quire.ProjectID][]string
 	cert   []byte // to be told
+	trust  []byte // to be told: the authorities
 	gone   bool   // it was told that it is no part of the installation any more
 }
 
@@ -53,6 +54,7 @@ type gatewayLink struct {
 	keys    map[quire.NodeID]string // fingerprints of nodes' keys, with known
 	joined  []quire.Joined          // to be told
 	cert    []byte                  // to be told
+	trust   []byte                  // to be told: the authorities
 	gone    bool
 	version string
 }
@@ -204,8 +206,9 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 			l.health = health
 			l.mu.Unlock()
 			down := make(chan quire.Feed, linkQueue)
+			trusted := r.c.trusted(ctx)
 			r.mu.Lock()
-			first := quire.Feed{Full: true, Seq: r.feed.seq, Time: r.c.Now(), Revocations: append([]quire.Revocation(nil), r.feed.recent...)}
+			first := quire.Feed{Full: true, Seq: r.feed.seq, Time: r.c.Now(), Revocations: append([]quire.Revocation(nil), r.feed.recent...), Authorities: trusted}
 			r.mu.Unlock()
 			down <- first
 			l.mu.Lock()
@@ -394,6 +397,7 @@ func (r *reconciler) loadFeed() error {
 
 // feedNow tells all links what is new; it is also their heartbeat.
 func (r *reconciler) feedNow() {
+	r.carryAuthority()
 	if err := r.loadFeed(); err != nil {
 		r.c.Log.Error("cannot read the revocations; links will notice our silence", "err", err)
 		return
@@ -413,8 +417,8 @@ func (r *reconciler) feedNow() {
 		l.mu.Lock()
 		now := max(seq, l.sent) // another round may have known more
 		select {
-		case l.down <- quire.Feed{Seq: now, Time: r.c.Now(), Revocations: after(recent, l.sent), Certificate: l.cert}:
-			l.sent, l.cert = now, nil
+		case l.down <- quire.Feed{Seq: now, Time: r.c.Now(), Revocations: after(recent, l.sent), Certificate: l.cert, Authorities: l.trust}:
+			l.sent, l.cert, l.trust = now, nil, nil
 		default: // no link, or one that does not take: it breaks by itself
 		}
 		l.mu.Unlock()
@@ -438,13 +442,13 @@ func (l *gatewayLink) flush(seq int64, recent []quire.Revocation, now time.Time)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	seq = max(seq, l.sent) // another flush may have known more
-	f := quire.GatewayFeed{Feed: quire.Feed{Seq: seq, Time: now, Revocations: after(recent, l.sent), Certificate: l.cert}, Routes: l.routes, Renewed: l.renewed, Joined: l.joined, Nodes: l.nodes}
+	f := quire.GatewayFeed{Feed: quire.Feed{Seq: seq, Time: now, Revocations: after(recent, l.sent), Certificate: l.cert, Authorities: l.trust}, Routes: l.routes, Renewed: l.renewed, Joined: l.joined, Nodes: l.nodes}
 	if f.Nodes != nil {
 		f.Keys, f.Version = l.keys, l.age
 	}
 	select {
 	case l.down <- f:
-		l.sent, l.routes, l.renewed, l.nodes, l.joined, l.cert = seq, nil, nil, nil, nil, nil
+		l.sent, l.routes, l.renewed, l.nodes, l.joined, l.cert, l.trust = seq, nil, nil, nil, nil, nil, nil
 	default:
 	}
 }
@@ -491,8 +495,9 @@ func (r *reconciler) gatewayFeed(ctx context.Context, l *gatewayLink, full bool)
 	l.mu.Lock()
 	l.nodes, l.known, l.keys, l.age = nil, f.Nodes, f.Keys, f.Version
 	l.mu.Unlock()
+	trusted := r.c.trusted(ctx)
 	r.mu.Lock()
-	f.Feed = quire.Feed{Full: full, Seq: r.feed.seq, Time: r.c.Now(), Revocations: append([]quire.Revocation(nil), r.feed.recent...)}
+	f.Feed = quire.Feed{Full: full, Seq: r.feed.seq, Time: r.c.Now(), Revocations: append([]quire.Revocation(nil), r.feed.recent...), Authorities: trusted}
 	r.mu.Unlock()
 	return f, nil
 }

@@ -30,7 +30,8 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 	known, ok := r.peers[id]
 	waiting := r.c.Now().Before(r.renewed[id].Add(renewPause))
 	r.mu.Unlock()
-	due := is.Expires.Sub(r.c.Now()) < renewPeer && !waiting
+	turning := r.turning(id, role, is)
+	due := (is.Expires.Sub(r.c.Now()) < renewPeer || turning) && !waiting
 	if !ok || known.Cloned || known.Generation == is.Generation && known.Expires.Equal(is.Expires.Truncate(time.Millisecond)) && known.Fingerprint != "" && !due {
 		return nil
 	}
@@ -61,7 +62,11 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 			p.Issued = max(p.Issued, is.Generation)
 			if due {
 				p.Issued++
-				if certificate, err = a.Certify(role, id, p.Issued, is.Public); err != nil {
+				certify := a.Certify
+				if turning {
+					certify = a.Recertify
+				}
+				if certificate, err = certify(role, id, p.Issued, is.Public); err != nil {
 					return err
 				}
 			}

@@ -32,6 +32,8 @@ type reconciler struct {
 	gateways map[quire.DataCenterID]*gatewayLink
 	peers    map[quire.NodeID]quire.Peer // of all gateways and nodes there are
 	renewed  map[quire.NodeID]time.Time  // when they were sent a certificate
+	shown    map[quire.NodeID]shownKey   // what gateways and nodes have said of their keys
+	taking   string                      // fingerprint of the authority that takes over, as feedNow saw it
 	targets  []string                    // where browsers may be sent
 	accounts map[accountKey]bool         // that a node has said to have
 	repairs  chan struct{}               // a place for each repair that may run
@@ -45,7 +47,7 @@ type reconciler struct {
 func newReconciler(c *core) *reconciler {
 	return &reconciler{
 		c: c, inbox: newInbox(), busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{},
-		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, targets: []string{c.Origins.FormTargets()},
+		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, shown: map[quire.NodeID]shownKey{}, targets: []string{c.Origins.FormTargets()},
 		accounts: map[accountKey]bool{}, repairs: make(chan struct{}, repairsAtOnce),
 	}
 }

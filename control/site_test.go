@@ -101,6 +101,7 @@ func siteOn(t *testing.T, file string) *site {
 	s.record = quire.Node{ID: quire.NewNodeID(), DataCenter: s.dc.ID, Name: "here", Address: "127.0.0.1:5002"}
 	s.authority, err = remote.NewAuthority("test")
 	must(t, err)
+	must(t, s.authority.Save(t.TempDir()))
 	s.node, s.gate = newMachine(s), newDoor(s)
 	s.boot()
 	t.Cleanup(s.crash)

@@ -226,7 +226,7 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 	defer g.attach.end(s)
 	t := time.NewTicker(reportEvery)
 	defer t.Stop()
-	var told int64 = -1 // the generation of our certificate that the server knows
+	var told *quire.PeerIdentity // what the server knows of our certificate
 	for {
 		select {
 		case <-ctx.Done():
@@ -248,8 +248,8 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 		asks, joins, done := g.attach.take(s)
 		rep := quire.GatewayReport{Seq: done, Version: g.cfg.Version, Renew: asks, Joins: joins, Active: g.active(), NodeAway: g.nodes.away()}
 		if g.cfg.Identity != nil {
-			if is := g.cfg.Identity.Is(); is.Generation != told {
-				rep.Identity, told = &is, is.Generation
+			if is := g.cfg.Identity.Is(); told == nil || !is.Same(*told) {
+				rep.Identity, told = &is, &is
 			}
 		}
 		up(rep)
@@ -272,6 +272,11 @@ func (g *Gateway) feed(s *stream, f quire.GatewayFeed) error {
 	news := true // about the nodes and the addresses
 	if f.Full || f.Nodes != nil {
 		news = g.nodes.set(f.Nodes, f.Keys, f.Version, fresh)
+	}
+	if f.Authorities != nil && g.cfg.Identity != nil {
+		if err := g.cfg.Identity.Trust(f.Authorities); err != nil {
+			g.log.Error("the authorities were not taken", "error", err)
+		}
 	}
 	if f.Certificate != nil && g.cfg.Identity != nil {
 		if err := g.cfg.Identity.Renew(f.Certificate); err != nil {

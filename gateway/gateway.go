@@ -84,6 +84,7 @@ type Gateway struct {
 	control *http.Server
 	browser *http.Server
 	conns   connections
+	fresh   *remote.Newcomers // connections that have shown no request yet
 	lines   lines
 	replies sync.Pool // *reply
 	attach  attachments
@@ -152,11 +153,13 @@ func New(cfg Config) (*Gateway, error) {
 	g.nodes.init()
 	g.attach.init()
 	g.conns.init(cfg.Connections)
+	g.fresh = remote.NewNewcomers(cfg.Proxies, g.log)
 	g.lines.init()
 	g.replies.New = func() any { return &reply{} }
 	g.browser = g.browserServer()
 	if cfg.Identity != nil {
 		g.control = remote.Server(cfg.Identity, remote.GatewayHandler(g, g.dialNode, g.log), g.log, remote.RoleServer)
+		g.control.ConnState = g.fresh.State
 	}
 	g.clock.Store(g.now().UnixMilli())
 	g.uptime.Store(1)
@@ -191,6 +194,7 @@ func (g *Gateway) Close() error {
 		err = errors.Join(err, g.control.Close())
 	}
 	g.conns.close()
+	g.fresh.Close()
 	g.lines.close()
 	g.grants.each(func(h *holder) { h.kill(closeGoingAway) })
 	g.done.Wait()

@@ -31,6 +31,7 @@ type line struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	in   bool         // a whole request has come
 	busy atomic.Int64 // since when a request is under way, by the gateway's uptime; 0: waiting
 	last atomic.Int64 // when the last one ended
 
@@ -131,6 +132,10 @@ func (l *line) answer(s string) (done, again bool) {
 	}()
 	if !w.in.parseRequest(s, l.req) {
 		return false, false
+	}
+	if !l.in {
+		l.in = true
+		g.fresh.Leave(l.conn)
 	}
 	w.url = url.URL{Path: l.req.RequestURI}
 	w.url.Path, w.url.RawQuery, _ = strings.Cut(w.url.Path, "?")

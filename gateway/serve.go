@@ -34,27 +34,23 @@ const userTimeout = 90 * time.Second // the same for one that owes us an acknowl
 type connections struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	waiting   map[net.Conn]struct{} // their first byte has not come
 	ended     bool
 
 	browsers atomic.Int64
 	max      int64 // browsers
-	all      atomic.Int64
-	maxAll   int64 // accepted and not yet told apart
 }
 
 func (c *connections) init(max int) {
 	c.listeners = map[net.Listener]struct{}{}
-	c.waiting = map[net.Conn]struct{}{}
 	var limit syscall.Rlimit
 	files := int64(1024)
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		files = int64(min(limit.Cur, 1<<20))
 	}
 	// Each browser connection may need a second descriptor, towards a node.
-	c.max, c.maxAll = (files-reserveFDs)/2, files-reserveFDs/4
+	c.max = (files - reserveFDs) / 2
 	if files < 2*reserveFDs {
-		c.max, c.maxAll = files/4, files/2
+		c.max = files / 4
 	}
 	if max > 0 {
 		c.max = int64(max)
@@ -73,22 +69,6 @@ func (c *connections) listen(l net.Listener) bool {
 	return true
 }
 
-// wait registers a connection whose first byte is awaited.
-func (c *connections) wait(conn net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
-		c.waiting[conn] = struct{}{}
-	}
-	return !c.ended
-}
-
-func (c *connections) waited(conn net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.waiting, conn)
-}
-
 func (c *connections) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,16 +76,14 @@ func (c *connections) close() {
 	for l := range c.listeners {
 		l.Close()
 	}
-	for conn := range c.waiting {
-		conn.Close()
-	}
 }
 
 // state is the browser server's ConnState. A hijacked connection counts again
 // as a socket.
-func (c *connections) state(_ net.Conn, s http.ConnState) {
+func (g *Gateway) state(conn net.Conn, s http.ConnState) {
+	g.fresh.State(conn, s)
 	if s == http.StateClosed || s == http.StateHijacked {
-		c.browsers.Add(-1)
+		g.conns.browsers.Add(-1)
 	}
 }
 
@@ -120,7 +98,7 @@ func (g *Gateway) browserServer() *http.Server {
 		IdleTimeout:       idleClient,
 		MaxHeaderBytes:    maxHead,
 		ErrorLog:          remote.QuietLog(g.log),
-		ConnState:         g.conns.state,
+		ConnState:         g.state,
 		BaseContext:       func(net.Listener) context.Context { return g.ctx },
 	}
 	if g.cfg.TLS != nil {
@@ -144,10 +122,9 @@ func (g *Gateway) bothSides() *tls.Config {
 	if g.cfg.Identity == nil {
 		return conf
 	}
-	control := g.cfg.Identity.Listen(remote.RoleServer)
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if internalName(hello.ServerName) {
-			return control, nil
+			return g.cfg.Identity.ListenNow(remote.RoleServer), nil
 		}
 		return nil, nil
 	}
@@ -191,8 +168,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		if g.conns.all.Add(1) > g.conns.maxAll {
-			g.conns.all.Add(-1)
+		if !g.fresh.Enter(conn) {
 			conn.Close()
 			continue
 		}
@@ -212,30 +188,26 @@ func (g *Gateway) ServeControl(l net.Listener) error {
 // sort looks at the first byte without taking it, and gives the connection to
 // who answers it.
 func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
-	if !g.conns.wait(accepted) {
-		g.conns.all.Add(-1)
-		accepted.Close()
-		return
-	}
+	served := false // by net/http, which tells when it has ended
+	defer func() {
+		if !served {
+			g.fresh.Leave(accepted)
+			accepted.Close()
+		}
+	}()
 	tune(accepted)
 	accepted.SetReadDeadline(time.Now().Add(headTime))
 	first, conn, err := peek(accepted)
-	g.conns.waited(accepted)
-	g.conns.all.Add(-1)
 	if err != nil {
-		conn.Close()
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
 	isTLS := first == 0x16
 	switch {
 	case isTLS && g.cfg.TLS == nil:
-		if g.control == nil || !control.push(conn) {
-			conn.Close()
-		}
+		served = g.control != nil && control.push(conn)
 		return
 	case !isTLS && g.cfg.TLS != nil:
-		conn.Close()
 		return
 	}
 	if g.conns.browsers.Add(1) > g.conns.max {
@@ -244,7 +216,6 @@ func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
 		if !isTLS {
 			io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
 		}
-		conn.Close()
 		return
 	}
 	if !isTLS {
@@ -252,15 +223,13 @@ func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
 			rest, over := l.serve()
 			if over {
 				g.conns.browsers.Add(-1)
-				conn.Close()
 				return
 			}
 			conn = &prefixed{Conn: conn, first: rest}
 		}
 	}
-	if !browsers.push(conn) {
+	if served = browsers.push(conn); !served {
 		g.conns.browsers.Add(-1)
-		conn.Close()
 	}
 }
 
@@ -328,6 +297,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	}
 	return p.Conn.Read(b)
 }
+
+// NetConn is the connection below.
+func (p *prefixed) NetConn() net.Conn { return p.Conn }
 
 // bare is the connection itself once nothing is left in front of it.
 func bare(c net.Conn) net.Conn {

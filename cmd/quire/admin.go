@@ -292,6 +292,13 @@ func adminHandler(ctl *control.Control, portal string) http.Handler {
 		n, err := ctl.Sessions.StopAll(ctx, root)
 		return map[string]int{"Stopped": n}, err
 	})
+	handle("POST /rotation", func(ctx context.Context, body []byte) (any, error) {
+		var in rotateIn
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, err
+		}
+		return rotate(ctx, ctl, root, in)
+	})
 	handle("GET /data-centers", func(ctx context.Context, _ []byte) (any, error) { return ctl.Site.DataCenters(ctx, root) })
 	handle("POST /doctor-acl", func(ctx context.Context, body []byte) (any, error) {
 		var in struct{ Owner, Name, Why, Path string }

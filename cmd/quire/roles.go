@@ -109,6 +109,7 @@ func (c Config) office(ctx context.Context, origins quire.Origins, worker bool, 
 	if err != nil {
 		return o, err
 	}
+	authority.Follow(id)
 	signer, err := ticket.LoadSigner(filepath.Join(dir, "order.key"))
 	if err != nil {
 		return o, err
@@ -132,7 +133,7 @@ func (c Config) office(ctx context.Context, origins quire.Origins, worker bool, 
 		return o, err
 	}
 	id.Check = o.CheckPeer
-	go renewOwn(ctx, authority, id, log)
+	go renewOwn(ctx, authority, log)
 	return o, nil
 }
 
@@ -168,9 +169,9 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 	if err != nil {
 		return err
 	}
-	fronts := []front{{h: portal, secure: secure}, {h: adminHandler(ctl, origins.Portal())}}
+	fronts := []front{{h: portal, secure: secure, proxies: c.proxies()}, {h: adminHandler(ctl, origins.Portal())}}
 	if c.Listen.Redirect != "" {
-		fronts = append(fronts, front{h: redirect})
+		fronts = append(fronts, front{h: redirect, proxies: c.proxies()})
 	}
 	for i := range fronts {
 		if fronts[i].l, err = inherited(firstFD + uintptr(i)); err != nil {
@@ -196,18 +197,12 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 
 // renewOwn keeps the server's own certificate good. Those of gateways and nodes
 // are renewed through their links.
-func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log *slog.Logger) {
+func renewOwn(ctx context.Context, a *remote.Authority, log *slog.Logger) {
 	t := time.NewTicker(6 * time.Hour)
 	defer t.Stop()
 	for {
-		if is := id.Is(); time.Until(is.Expires) < 10*24*time.Hour {
-			cert, err := a.Certify(id.Role, id.Node, is.Generation+1, is.Public)
-			if err == nil {
-				err = id.Renew(cert)
-			}
-			if err != nil {
-				log.Error("the server's own certificate was not renewed", "err", err)
-			}
+		if err := a.RenewOwn(10 * 24 * time.Hour); err != nil {
+			log.Error("the server's own certificate was not renewed", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -219,9 +214,10 @@ func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log
 
 // A front is a listener and who answers on it.
 type front struct {
-	l      net.Listener
-	h      http.Handler
-	secure *tls.Config // nil: plain
+	l       net.Listener
+	h       http.Handler
+	secure  *tls.Config   // nil: plain
+	proxies quire.Proxies // those that come for many people
 }
 
 // serve answers until ctx ends, then lets what is under way finish for a moment.
@@ -232,7 +228,7 @@ func (f front) serve(ctx context.Context, log *slog.Logger) error {
 	}
 	s := &http.Server{
 		Handler: f.h, TLSConfig: f.secure, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: remote.NewNewcomers(f.proxies, log).State,
 	}
 	go func() {
 		<-ctx.Done()
@@ -375,7 +371,7 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	}
 	node, err := compute.New(compute.Config{
 		Node: id.Node, Verifier: verifier, RunDir: c.Dirs.Run, StateDir: dir,
-		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew,
+		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew, Trust: id.Trust,
 	})
 	if err != nil {
 		return err

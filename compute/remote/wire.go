@@ -38,6 +38,7 @@ func Server(id *Identity, h http.Handler, log *slog.Logger, roles ...string) *ht
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          QuietLog(log),
+		ConnState:         NewNewcomers(quire.Proxies{}, log).State,
 	}
 }
 
