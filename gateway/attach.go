@@ -170,6 +170,7 @@ func (g *Gateway) feed(f quire.GatewayFeed) error {
 	g.heard.Store(g.now().UnixMilli())
 	if f.Full {
 		g.full.Store(true)
+		g.handing.heard.Do(func() { close(g.handing.first) })
 	}
 	for _, r := range f.Renewed {
 		if h := g.attach.answer(r.N); h != nil {

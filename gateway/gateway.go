@@ -87,6 +87,7 @@ type Gateway struct {
 	lines   lines
 	replies sync.Pool // *reply
 	attach  attachment
+	handing handing
 
 	clock  atomic.Int64 // Unix ms, about a second coarse
 	uptime atomic.Int64 // ms, as coarse, never 0 and never going back
@@ -151,6 +152,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.sites.init(cfg.Origins, content)
 	g.nodes.init()
 	g.attach.init()
+	g.handing.init()
 	g.conns.init(cfg.Connections)
 	g.lines.init()
 	g.replies.New = func() any { return &reply{} }

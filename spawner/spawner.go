@@ -69,6 +69,7 @@ type Spawner struct {
 	locks map[string]*lock            // one per thing being worked on
 	held  map[quire.SessionID]*held
 	slots chan struct{} // starts at a time
+	talks sync.WaitGroup
 
 	making sync.Mutex // the reserve
 }
@@ -201,7 +202,18 @@ func (s *Spawner) Serve(l net.Listener) error {
 			conn.Close()
 			return errors.New("spawner: the listener is not a unix socket")
 		}
-		go s.converse(c)
+		s.talks.Go(func() { s.converse(c) })
+	}
+}
+
+// Finish waits until every question has its answer, or ctx ends. It is for after
+// Serve.
+func (s *Spawner) Finish(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { s.talks.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"quire"
@@ -27,15 +28,15 @@ import (
 	"quire/ticket"
 )
 
-// roleCmd runs one role. The supervisor hands over its listeners: fd 3 is a
-// pipe that closes when the supervisor is gone, fd 4 and on are the role's own.
+// roleCmd runs one role. The supervisor hands over its listeners: fd 3 is the
+// line to it, which closes when it is gone, fd 4 and on are the role's own.
 type roleCmd struct {
 	Config string `short:"c" required:"" placeholder:"FILE" help:"The file the supervisor wrote."`
 }
 
 const (
-	lifeLine = 3
-	firstFD  = 4
+	lineFD  = 3
+	firstFD = 4
 )
 
 // Run finds out which role it is from the command that was typed.
@@ -52,20 +53,27 @@ func (r roleCmd) Run(ctx context.Context) error {
 	slog.SetDefault(log)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		io.Copy(io.Discard, os.NewFile(lifeLine, "life")) // ends with the supervisor
-		stop()
-	}()
+	if name == "spawner" && c.Local.Separate && !c.AllowSetuid { // what sudo gives, its parents must have kept
+		// It may start us again, so nothing has been heard from the supervisor yet.
+		if err := launch.Confine(); err != nil {
+			return err
+		}
+	}
+	line, err := inheritedLine(lineFD)
+	if err != nil {
+		return err
+	}
+	t := takeTurn(ctx, line, stop)
 	origins, err := quire.NewOrigins(quire.OriginConfig{Portal: c.Portal, Apps: c.Apps, Aliases: c.Hosts})
 	if err != nil {
 		return err
 	}
 	log.Info("starting", "version", version, "pid", os.Getpid(), "uid", os.Getuid())
 	dir := filepath.Join(c.Dirs.Data, name)
-	run := map[string]func(context.Context, Config, string, quire.Origins, *slog.Logger) error{
+	run := map[string]func(context.Context, *turn, Config, string, quire.Origins, *slog.Logger) error{
 		"server": runServer, "gateway": runGateway, "compute": runCompute, "spawner": runSpawner,
 	}[name]
-	err = run(ctx, c, dir, origins, log)
+	err = run(ctx, t, c, dir, origins, log)
 	if ctx.Err() != nil || err == nil {
 		return nil
 	}
@@ -92,7 +100,7 @@ func (f fleet) Machine(dc quire.DataCenter, n quire.Node) quire.Machine {
 	return remote.NewMachine(f.id, n.ID, func(ctx context.Context) (net.Conn, error) { return door.DialNode(ctx, n.ID) })
 }
 
-func runServer(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+func runServer(ctx context.Context, t *turn, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
 	id, err := remote.LoadIdentity(dir)
 	if err != nil {
 		return err
@@ -109,6 +117,14 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 	if err != nil {
 		return err
 	}
+	if err := store.Check(ctx, address); err != nil {
+		return err
+	}
+	// One server at a time writes and carries works out.
+	if err := t.begin(); err != nil {
+		return err
+	}
+	serving := t.serving()
 	st, err := store.Open(ctx, address)
 	if err != nil {
 		return err
@@ -151,21 +167,31 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 			return err
 		}
 	}
-	ended := make(chan error, 1+len(fronts))
-	go func() { ended <- ctl.Run(ctx) }()
+	context.AfterFunc(serving, func() { portal.Shutdown(ctx) }) // live streams end at once; pages come back by themselves
+	answered, failed := make(chan struct{}), make(chan error, 1+len(fronts))
+	deciding, stopDeciding := context.WithCancel(context.Background())
+	defer stopDeciding()
+	var deciders, answers sync.WaitGroup
+	deciders.Go(func() { failed <- ctl.Run(deciding) })
 	for _, f := range fronts {
-		go func() { ended <- f.serve(ctx, log) }()
+		answers.Go(func() { failed <- f.serve(serving, log) })
 	}
+	go func() { answers.Wait(); close(answered) }()
 	if c.TLS.ACME != nil {
 		go obtain(secure, hostOf(origins.Portal()))
 	}
-	err = <-ended
-	if ctx.Err() != nil {
-		for range fronts {
-			<-ended
+	select {
+	case err := <-failed:
+		if serving.Err() == nil {
+			return err
 		}
+	case <-serving.Done():
 	}
-	return err
+	// What is asked already is decided and answered, then nothing is decided any more.
+	<-answered
+	stopDeciding()
+	deciders.Wait()
+	return nil
 }
 
 // renewOwn keeps the server's own certificate good. Those of gateways and nodes
@@ -198,28 +224,20 @@ type front struct {
 	secure *tls.Config // nil: plain
 }
 
-// serve answers until ctx ends, then lets what is under way finish for a moment.
+// serve takes what comes until ctx ends, then lets what is under way finish for a
+// moment. It returns when nothing is answered any more.
 func (f front) serve(ctx context.Context, log *slog.Logger) error {
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	said := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	if f.secure != nil {
 		said = remote.QuietLog(log) // a stranger can fail a handshake as often as he likes
 	}
 	s := &http.Server{
 		Handler: f.h, TLSConfig: f.secure, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return requests },
 	}
-	go func() {
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		if s.Shutdown(end) != nil {
-			s.Close()
-		}
-	}()
-	if f.secure != nil {
-		return s.ServeTLS(f.l, "", "")
-	}
-	return s.Serve(f.l)
+	return serve(ctx, s, f.l)
 }
 
 // accounts chooses, once, as whom people's processes run.
@@ -233,7 +251,7 @@ func (c Config) accounts() control.Accounts {
 	return control.FoundAccounts()
 }
 
-func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+func runGateway(ctx context.Context, t *turn, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
@@ -241,7 +259,10 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 	id, err := remote.LoadIdentity(dir)
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet: quire gateway join --server URL --token TOKEN")
-		return front{l: l, h: http.HandlerFunc(notJoined)}.serve(ctx, log)
+		if err := t.begin(); err != nil {
+			return err
+		}
+		return front{l: l, h: http.HandlerFunc(notJoined)}.serve(t.serving(), log)
 	}
 	if err != nil {
 		return err
@@ -292,6 +313,9 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 		return err
 	}
 	id.Check = g.CheckPeer
+	if err := t.begin(); err != nil {
+		return err
+	}
 	if _, unix := socketPath(c.Listen.Gateway); unix {
 		control, err := inherited(firstFD + 1)
 		if err != nil {
@@ -300,10 +324,21 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 		go g.ServeControl(control)
 	}
 	context.AfterFunc(ctx, func() { g.Close() })
-	if err := g.Serve(l); ctx.Err() == nil {
+	drained := make(chan struct{})
+	context.AfterFunc(t.serving(), func() {
+		defer close(drained)
+		if t.drained() {
+			end, cancel := context.WithTimeout(ctx, drainTime-5*time.Second)
+			defer cancel()
+			g.Drain(end, t.released)
+			g.Close()
+		}
+	})
+	if err := g.Serve(l); ctx.Err() == nil && !t.drained() {
 		return err
 	}
-	return nil // to start again with other addresses
+	<-drained
+	return nil // ctx has ended, perhaps to start again with other addresses
 }
 
 // notJoined is what a gateway says that is nobody's yet.
@@ -314,7 +349,7 @@ func notJoined(w http.ResponseWriter, _ *http.Request) {
 	io.WriteString(w, "This gateway is not registered with a server yet. On its machine: quire gateway join --server URL --token TOKEN\n")
 }
 
-func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
+func runCompute(ctx context.Context, t *turn, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
@@ -323,7 +358,10 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet: quire compute join --gateway URL --token TOKEN")
 		l.Close() // nobody is answered
-		<-ctx.Done()
+		if err := t.begin(); err != nil {
+			return err
+		}
+		<-t.serving().Done()
 		return nil
 	}
 	if err != nil {
@@ -347,6 +385,10 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if err != nil {
 		return err
 	}
+	// One compute at a time watches sessions and writes down what it knows of them.
+	if err := t.begin(); err != nil {
+		return err
+	}
 	node, err := compute.New(compute.Config{
 		Node: id.Node, Verifier: verifier, RunDir: c.Dirs.Run, StateDir: dir,
 		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew,
@@ -354,22 +396,36 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if err != nil {
 		return err
 	}
-	defer node.Close()
 	s := remote.Server(id, remote.NodeHandler(node, node, log), log, remote.RoleServer, remote.RoleGateway)
-	context.AfterFunc(ctx, func() { s.Close() })
-	return s.ServeTLS(l, "", "")
+	serving := t.serving()
+	if err := serve(serving, s, l); serving.Err() == nil {
+		return err
+	}
+	// An order that takes longer is given up: the server gives it again.
+	if !node.Release(finishTime) || !t.drained() {
+		return nil
+	}
+	t.released()
+	// What browsers and apps are saying to each other may come to its end. A
+	// revocation that we do not hear of any more waits no longer than this.
+	select {
+	case <-ctx.Done():
+	case <-time.After(lastWords):
+	}
+	return nil
 }
 
-func runSpawner(ctx context.Context, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
-	if c.Local.Separate && !c.AllowSetuid { // what sudo gives, its parents must have kept
-		if err := launch.Confine(); err != nil {
-			return err
-		}
-	}
+// lastWords is how long streams go on at a compute that was replaced.
+const lastWords = 1500 * time.Millisecond
+
+func runSpawner(ctx context.Context, t *turn, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
 	verifier, err := ticket.LoadVerifier(filepath.Join(dir, "order.pub"))
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet")
-		<-ctx.Done()
+		if err := t.begin(); err != nil {
+			return err
+		}
+		<-t.serving().Done()
 		return nil
 	}
 	if err != nil {
@@ -388,16 +444,24 @@ func runSpawner(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if err := c.sessions(&cfg); err != nil {
 		return err
 	}
-	sp, err := spawner.New(cfg)
-	if err != nil {
-		return err
-	}
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { l.Close() })
-	return sp.Serve(l)
+	// One spawner at a time holds sessions and clears up behind them.
+	if err := t.begin(); err != nil {
+		return err
+	}
+	sp, err := spawner.New(cfg)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(t.serving(), func() { l.Close() })
+	err = sp.Serve(l)
+	if t.drained() {
+		sp.Finish(ctx)
+	}
+	return err
 }
 
 // sessions chooses, once, how sessions are kept apart: each its own account, in
