@@ -126,14 +126,17 @@ fi
 if [ -d /run/systemd/system ]; then
   install -m 0644 $prefix/share/systemd/quire.service /etc/systemd/system/quire.service
   systemctl daemon-reload
-  systemctl enable --now quire.service
+  systemctl enable quire.service
+  start="systemctl start quire.service"
 else
   for name in quire $(echo "$roles" | tr -d '",' | sed 's/[a-z]*/quire-&/g'); do
     install -m 0755 $prefix/share/init/quire "/etc/init.d/$name"
   done
   if command -v update-rc.d >/dev/null; then update-rc.d quire defaults >/dev/null; fi
-  /etc/init.d/quire start
+  start="/etc/init.d/quire start"
 fi
+# What runs already becomes the new program under people's hands.
+if $quire status >/dev/null 2>&1; then $quire restart all; else $start; fi
 
 # The check.
 for _ in $(seq 60); do

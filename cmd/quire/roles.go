@@ -334,11 +334,14 @@ func runGateway(ctx context.Context, t *turn, c Config, dir string, origins quir
 			g.Close()
 		}
 	})
-	if err := g.Serve(l); ctx.Err() == nil && !t.drained() {
+	err = g.Serve(l)
+	switch {
+	case t.drained():
+		<-drained
+	case ctx.Err() == nil:
 		return err
 	}
-	<-drained
-	return nil // ctx has ended, perhaps to start again with other addresses
+	return nil // perhaps to start again with other addresses
 }
 
 // notJoined is what a gateway says that is nobody's yet.
