@@ -328,7 +328,7 @@ func (s *Spawner) order(ctx context.Context, a ask, files []*os.File) (answer, e
 	case quire.OrderStart:
 		return s.start(ctx, o, account, files)
 	}
-	return answer{}, quire.Invalid("type", "The spawner does not know this order.")
+	return answer{}, quire.Invalid("type", "This node does not know the order. Upgrade it to the server's version.")
 }
 
 // ensureAccount makes a person's account, or finds the one that the site has.

@@ -271,3 +271,72 @@ func TestSocketsAreToldToComeBack(t *testing.T) {
 		t.Errorf("the socket ended with %v (%v)", code, err)
 	}
 }
+
+// Machines are upgraded one after the other: a role of the release before or
+// after works with the others, one further away is refused in a sentence that
+// names both.
+func TestReleasesSideBySide(t *testing.T) {
+	s := New(t)
+	own := filepath.Join(t.TempDir(), "quire")
+	became := func(protocol int) {
+		t.Helper()
+		variant(t, own, fmt.Sprintf("main.version=%d.0", protocol), fmt.Sprintf("main.protocol=%d", protocol))
+	}
+	became(2)
+	s.Binary = own
+	s.Start()
+	ctx := within(t, 4*time.Minute)
+	ada := s.Admin(ctx, "ada", password)
+	running(t, ctx, ada, "/ada/Welcome")
+	kernelOf(t, ctx, ada, "/ada/Welcome")
+	for _, step := range []struct {
+		role     string
+		protocol int
+	}{{"gateway", 3}, {"compute", 3}, {"spawner", 3}, {"server", 3}, {"gateway", 2}, {"compute", 2}} {
+		became(step.protocol)
+		if out, err := s.Run("", "restart", step.role); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		// Everything that goes between machines: orders, a stream, the feed.
+		Eventually(t, 20*time.Second, "a project starts", func() error {
+			_, err := ada.Submit(ctx, ada.Portal+"/ada/Welcome/stop", url.Values{})
+			return err
+		})
+		Eventually(t, 30*time.Second, fmt.Sprintf("with a %s of %d it works", step.role, step.protocol), func() error {
+			n, err := ada.OpenNotebook(ctx, "/ada/Welcome")
+			if err != nil {
+				return err
+			}
+			return n.Call(ctx, "GET", "api/status", nil, nil)
+		})
+	}
+	for role, upgrade := range map[string]string{"gateway": "the gateway", "compute": "the compute"} {
+		became(1)
+		if out, err := s.Run("", "restart", role); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		Eventually(t, 20*time.Second, "an administrator is told", func() error {
+			page, err := ada.Open(ctx, ada.Portal+"/admin")
+			if err != nil {
+				return err
+			}
+			for _, want := range []string{"version 1.0", "version 3.0", "more than one release lies between them. Upgrade " + upgrade + "."} {
+				if !strings.Contains(page.Body, want) {
+					return fmt.Errorf("%q is missing: %s", want, page.Body)
+				}
+			}
+			return nil
+		})
+		became(3)
+		if out, err := s.Run("", "restart", role); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	Eventually(t, 30*time.Second, "upgraded, it works", func() error {
+		n, err := ada.OpenNotebook(ctx, "/ada/Welcome")
+		if err != nil {
+			return err
+		}
+		return n.Call(ctx, "GET", "api/status", nil, nil)
+	})
+}

@@ -24,6 +24,9 @@ import (
 // version is stamped by the build.
 var version = "dev"
 
+// protocol is stamped by tests that stand for another release; empty: ours.
+var protocol string
+
 type cli struct {
 	Up           upCmd               `cmd:"" help:"Run everything on this machine: server, gateway, compute and spawner."`
 	Stop         stopCmd             `cmd:"" help:"Stop what 'quire up' runs, or one role. Sessions go on unless --sessions is given."`

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -81,6 +82,12 @@ func (r roleCmd) Run(ctx context.Context) error {
 	return err
 }
 
+// speaks is what we say of ourselves to other machines.
+func speaks() remote.Speaks {
+	n, _ := strconv.Atoi(protocol)
+	return remote.Speaks{Protocol: n, Version: version}
+}
+
 func inherited(fd uintptr) (net.Listener, error) {
 	f := os.NewFile(fd, "listener")
 	defer f.Close()
@@ -105,6 +112,7 @@ func runServer(ctx context.Context, t *turn, c Config, dir string, origins quire
 	if err != nil {
 		return err
 	}
+	id.Speaks = speaks()
 	authority, err := remote.LoadAuthority(dir)
 	if err != nil {
 		return err
@@ -267,6 +275,7 @@ func runGateway(ctx context.Context, t *turn, c Config, dir string, origins quir
 	if err != nil {
 		return err
 	}
+	id.Speaks = speaks()
 	moved := func(quire.GatewaySite) {}
 	if !c.has("server") {
 		site, err := remote.LoadSite(dir)
@@ -370,6 +379,7 @@ func runCompute(ctx context.Context, t *turn, c Config, dir string, _ quire.Orig
 	if err != nil {
 		return err
 	}
+	id.Speaks = speaks()
 	door := c.Local.Gateway
 	if !c.has("server") {
 		site, err := remote.LoadSite(dir)
