@@ -28,6 +28,11 @@ func needsRoot(t *testing.T) {
 
 // F-17: what the project root may lie on, by real mounts. What cannot keep
 // people apart is found, named with what to mount how, and nothing starts there.
+//
+//fault:disk the projects' disk has no access lists
+//fault:seen no project starts on it, and the page says what to mount how
+//fault:lost nothing
+//fault:repair mounting it so
 func TestStorage(t *testing.T) {
 	needsRoot(t)
 	l := newLab(t)
@@ -126,6 +131,11 @@ func TestStorage(t *testing.T) {
 
 // F-17: what happens to a storage while it is in use: it is mounted otherwise,
 // something is mounted over it, its server does not answer.
+//
+//fault:disk the projects' disk turns read-only, is full, is mounted over, or hangs
+//fault:seen nothing starts there, and the pages say why; the node itself goes on
+//fault:lost what could not be written
+//fault:repair the disk, as it was
 func TestStorageChanges(t *testing.T) {
 	needsRoot(t)
 	l := newLab(t)
@@ -231,6 +241,10 @@ func TestMountLines(t *testing.T) {
 // F-16: two nodes on one storage show the same identity, although they come at
 // the same time, and of two that get the same order at once one does it while
 // the other finds it done.
+//
+//fault:disk two nodes on one storage make one project at once
+//fault:seen one waits for the other
+//fault:lost nothing
 func TestTwoNodesOnOneStorage(t *testing.T) {
 	one, two := newLab(t), newLab(t)
 	two.c.Verifier, two.signer = one.c.Verifier, one.signer

@@ -108,6 +108,11 @@ func variant(t *testing.T, to string, says ...string) {
 
 // Every role, and then all of Quire with another program, is replaced under the
 // hands of people who do not notice.
+//
+//fault:server a role is restarted, or all of Quire replaced by another program
+//fault:seen nothing but a moment; sockets of apps are told to come back
+//fault:lost nothing
+//fault:repair what cannot begin takes nobody's place, the old one goes on
 func TestReplacedWithoutARefusal(t *testing.T) {
 	s := New(t)
 	own := filepath.Join(t.TempDir(), "quire")
@@ -275,6 +280,12 @@ func TestSocketsAreToldToComeBack(t *testing.T) {
 // Machines are upgraded one after the other: a role of the release before or
 // after works with the others, one further away is refused in a sentence that
 // names both.
+//
+//fault:server machines have different releases of Quire
+//fault:seen nothing, one release apart; further apart the older one counts as away, and the administrators' page says which to upgrade
+//fault:lost nothing
+//fault:repair upgrading the older one
+//fault:also TestNeighboursUnderstandEachOther
 func TestReleasesSideBySide(t *testing.T) {
 	s := New(t)
 	own := filepath.Join(t.TempDir(), "quire")

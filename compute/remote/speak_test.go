@@ -158,7 +158,9 @@ func TestMessagesOfTheReleaseBefore(t *testing.T) {
 	}
 }
 
-func recorded(protocol int) string { return filepath.Join("testdata", fmt.Sprintf("protocol-%d", protocol)) }
+func recorded(protocol int) string {
+	return filepath.Join("testdata", fmt.Sprintf("protocol-%d", protocol))
+}
 
 // lacks names what is in was and not, or otherwise, in is.
 func lacks(was, is any, at string) (lost []string) {

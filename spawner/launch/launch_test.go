@@ -303,6 +303,11 @@ func TestCallsThatFail(t *testing.T) {
 }
 
 // A shim that dies without a word has not started anything.
+//
+//fault:node the shim is killed
+//fault:seen the start fails
+//fault:lost nothing, and nothing runs with root's rights
+//fault:repair pressing start again
 func TestShimDies(t *testing.T) {
 	dir := place(t)
 	for _, script := range []string{"#!/bin/sh\nexit 0\n", "#!/bin/sh\nkill -9 $$\n", "#!/bin/sh\necho '{\"step\":\"\"}' >&4\n"} {
