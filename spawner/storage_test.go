@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quire"
+	"quire/test"
 )
 
 func needsRoot(t *testing.T) {
@@ -58,7 +59,7 @@ func TestStorage(t *testing.T) {
 			l.check(os.Chmod(root, 0o711))
 		}
 	}
-	serve := func(s *fileServer) func(*testing.T) { return func(t *testing.T) { mountServer(t, s, root) } }
+	serve := func(s *test.FileServer) func(*testing.T) { return func(t *testing.T) { s.Mount(t, root) } }
 	for _, c := range []struct {
 		name    string
 		mount   func(*testing.T)
@@ -77,11 +78,11 @@ func TestStorage(t *testing.T) {
 		{"xfs", loop("xfs"), "", "", "/dev/loop-control"},
 		{"btrfs", loop("btrfs"), "", "", "/dev/loop-control"},
 		{"noacl", loop("btrfs", "-o", "noacl"), "is mounted with noacl; mount it with acl.", "", "/dev/loop-control"}, // newer kernels refuse it for ext4 and XFS
-		{"a file server", serve(&fileServer{lists: true, pass: true, obey: true}), "", "", "/dev/fuse"},
-		{"root squashed", serve(&fileServer{squash: true, lists: true, pass: true, obey: true}), "root cannot give files to people", "", "/dev/fuse"},
-		{"A is a", serve(&fileServer{fold: true, lists: true, pass: true, obey: true}), "takes capital and small letters in names for the same", "", "/dev/fuse"},
-		{"lists that are not passed on", serve(&fileServer{lists: true, obey: true}), "has no POSIX access lists", "", "/dev/fuse"},
-		{"lists for show", serve(&fileServer{lists: true, pass: true}), "does not obey modes and access lists; mount it with default_permissions", "", "/dev/fuse"},
+		{"a file server", serve(&test.FileServer{Lists: true, Pass: true, Obey: true}), "", "", "/dev/fuse"},
+		{"root squashed", serve(&test.FileServer{Squash: true, Lists: true, Pass: true, Obey: true}), "root cannot give files to people", "", "/dev/fuse"},
+		{"A is a", serve(&test.FileServer{Fold: true, Lists: true, Pass: true, Obey: true}), "takes capital and small letters in names for the same", "", "/dev/fuse"},
+		{"lists that are not passed on", serve(&test.FileServer{Lists: true, Obey: true}), "has no POSIX access lists", "", "/dev/fuse"},
+		{"lists for show", serve(&test.FileServer{Lists: true, Pass: true}), "does not obey modes and access lists; mount it with default_permissions", "", "/dev/fuse"},
 	} {
 		if c.device != "" {
 			if _, err := os.Stat(c.device); err != nil {
@@ -175,13 +176,13 @@ func TestStorageChanges(t *testing.T) {
 		t.Logf("no file server: %v", err) // a container without it
 		return
 	}
-	server := &fileServer{lists: true, pass: true, obey: true}
-	mountServer(t, server, root)
+	server := &test.FileServer{Lists: true, Pass: true, Obey: true}
+	server.Mount(t, root)
 	if _, err := l.ask(l.order(quire.OrderDirectory)); quire.KindOf(err) != quire.KindFailed || !strings.Contains(err.Error(), "Something else was mounted on") {
 		t.Errorf("mounted over: %v", err)
 	}
 
-	again := server.hang()
+	again := server.Hang()
 	defer again()
 	d := newStorage(root, 0, "late", l.s.c.Log)
 	defer func() { d.dir.Close() }()
@@ -195,7 +196,7 @@ func TestStorageChanges(t *testing.T) {
 	if now, answers := d.report(time.Minute); !answers || !now.Fit {
 		t.Errorf("a server that is back: %+v", now)
 	}
-	again = server.hang()
+	again = server.Hang()
 	defer again()
 	if now, answers := d.report(0); !answers || !now.Fit {
 		t.Errorf("a server that is slow: %+v", now)
