@@ -114,7 +114,7 @@ func New(c Config) (*Spawner, error) {
 	}
 	// With a storage that is away or unfit we run all the same: sessions must be
 	// stopped, and somebody must say what is wrong.
-	s.storage = newStorage(c.ProjectRoot, c.Accounts.Keeper(), string(c.Node), c.Log)
+	s.storage = newStorage(c.ProjectRoot, c.Accounts.Keeper(), string(c.Node), filepath.Join(c.StateDir, "storage"), c.Log)
 	s.storage.report(diskHangs)
 	for _, name := range []string{"sessions", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(c.StateDir, name), 0o700); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,14 @@ import (
 	"quire"
 	"quire/test"
 )
+
+// forget is an administrator who says that another storage takes the place.
+func (l *lab) forget() {
+	l.t.Helper()
+	if err := os.Remove(filepath.Join(l.c.StateDir, "storage")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		l.t.Fatal(err)
+	}
+}
 
 func needsRoot(t *testing.T) {
 	t.Helper()
@@ -94,6 +103,7 @@ func TestStorage(t *testing.T) {
 			l.t = t
 			c.mount(t)
 			t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+			l.forget()
 			l.again()
 			defer func() { l.s.storage.dir.Close() }() // nil where it could not be opened
 			hello, err := l.s.answer(context.Background(), ask{Op: "hello"}, nil)
@@ -146,6 +156,7 @@ func TestStorageChanges(t *testing.T) {
 		for unix.Unmount(root, unix.MNT_DETACH) == nil { // whatever is there
 		}
 	})
+	l.forget()
 	l.again()
 	l.must(l.order(quire.OrderDirectory))
 	start := l.order(quire.OrderStart, session(quire.NewSessionID()))
@@ -184,7 +195,7 @@ func TestStorageChanges(t *testing.T) {
 
 	again := server.Hang()
 	defer again()
-	d := newStorage(root, 0, "late", l.s.c.Log)
+	d := newStorage(root, 0, "late", "", l.s.c.Log)
 	defer func() { d.dir.Close() }()
 	if now, answers := d.report(0); answers || now.Fit || !strings.HasSuffix(now.Problem, "does not answer.") {
 		t.Errorf("a server that hangs: %+v", now)
@@ -211,6 +222,63 @@ func TestStorageChanges(t *testing.T) {
 	if err := d.unfit(); err != nil {
 		t.Errorf("a server that is back again: %v", err)
 	}
+}
+
+// A node starts before its file server is mounted, or without it.
+//
+//fault:disk the projects' disk or file server is not mounted when a node starts
+//fault:seen nothing starts there, and the pages say what to mount; nothing is made beneath its place
+//fault:lost nothing
+//fault:repair mounting it; nothing needs a restart
+func TestStorageIsMissing(t *testing.T) {
+	needsRoot(t)
+	l := newLab(t)
+	place := l.c.ProjectRoot
+	mount := func() { l.check(unix.Mount("test", place, "tmpfs", 0, "mode=711")) }
+	kept := place + ".disk"
+	l.check(os.Mkdir(kept, 0o700))
+	l.forget() // what was there before the disk
+	mount()
+	l.check(unix.Mount(place, kept, "", unix.MS_BIND, "")) // it is away then, not gone
+	t.Cleanup(func() {
+		for unix.Unmount(place, unix.MNT_DETACH) == nil || unix.Unmount(kept, unix.MNT_DETACH) == nil { // whatever is there
+		}
+	})
+	l.again()
+	l.must(l.order(quire.OrderDirectory))
+	refused := func(t *testing.T, what string) {
+		t.Helper()
+		if _, err := l.ask(l.order(quire.OrderDirectory)); quire.KindOf(err) != quire.KindFailed || !strings.Contains(err.Error(), "is not there; mount it.") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	before, err := os.ReadDir(place)
+	l.check(err)
+	l.again()
+	refused(t, "it is not mounted")
+	after, err := os.ReadDir(place)
+	if err != nil || len(after) != len(before) {
+		t.Errorf("beneath its place: %v %v, before %v", after, err, before)
+	}
+	l.check(os.Rename(place, place+".aside"))
+	l.again()
+	refused(t, "its place is missing too")
+	if _, err := os.Stat(place); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a place was made: %v", err)
+	}
+	l.check(os.Rename(place+".aside", place))
+	mount()
+	refused(t, "another one is mounted")
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	l.check(unix.Mount(kept, place, "", unix.MS_BIND, ""))
+	l.s.storage.report(time.Minute)
+	l.must(l.order(quire.OrderDirectory)) // without a restart
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	l.forget()
+	mount()
+	l.again()
+	l.must(l.order(quire.OrderDirectory))
 }
 
 // F-17: the lines of the kernel's list for what no machine of ours can mount.
