@@ -205,4 +205,4 @@ func (s *supervisor) replace(ctx context.Context, r *role, old *process) (*proce
 	return next, nil
 }
 
-var errStopping = errors.New("Quire is stopping")
+var errStopping = errors.New("the supervisor is stopping")
