@@ -132,11 +132,11 @@ func (l *lines) drain() int {
 	return len(l.all)
 }
 
-// leave ends the server's stream.
-func (a *attachment) leave(why error) {
+// leave ends the servers' streams.
+func (a *attachments) leave(why error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.cancel != nil {
-		a.cancel(why)
+	for _, s := range a.streams {
+		s.cancel(why)
 	}
 }

@@ -187,6 +187,27 @@ func (r *running) now() kernel.State {
 	return r.state
 }
 
+// awake waits until a kernel that is being started can be asked something.
+func (r *running) awake(ctx context.Context) bool {
+	for {
+		r.ks.mu.Lock()
+		change := r.ks.change
+		there := r.ks.list[r.id] == r
+		r.ks.mu.Unlock()
+		switch state := r.now().State; {
+		case !there || state == kernel.Dead:
+			return false
+		case state == kernel.Idle || state == kernel.Busy:
+			return true
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // hear takes what happened to the kernel.
 func (r *running) hear(e kernel.Entry) {
 	r.mu.Lock()

@@ -57,13 +57,12 @@ func (c *client) session(path string) string {
 
 // A page is connected to a kernel.
 type testPage struct {
-	t       *testing.T
-	ctx     context.Context
-	conn    *websocket.Conn
-	name    string
-	v1      bool
-	heard   []kernel.Message
-	session string
+	t     *testing.T
+	ctx   context.Context
+	conn  *websocket.Conn
+	name  string
+	v1    bool
+	heard []kernel.Message
 }
 
 func (c *client) page(ctx context.Context, id, name string, v1 bool) *testPage {
@@ -368,15 +367,17 @@ func TestPagesThatLie(t *testing.T) {
 		return m.Frame()
 	}
 	for name, b := range map[string][]byte{
-		"nothing":          {},
-		"text":             []byte("hello"),
-		"offsets":          []byte(strings.Repeat("\xff", 4096)),
-		"published":        lie(func(m *kernel.Message) { m.Channel = kernel.IOPub }),
-		"no JSON":          lie(func(m *kernel.Message) { m.Content = []byte("{") }),
-		"header":           lie(func(m *kernel.Message) { m.Header = []byte("[]") }),
-		"deep":             lie(func(m *kernel.Message) { m.Metadata = []byte(strings.Repeat("[", 1<<20)) }),
-		"buffers":          lie(func(m *kernel.Message) { m.Buffers = make([][]byte, 10000) }),
-		"other's session":  lie(func(m *kernel.Message) { m.Header = []byte(`{"msg_id":"q","msg_type":"comm_info_request","session":"two"}`) }),
+		"nothing":   {},
+		"text":      []byte("hello"),
+		"offsets":   []byte(strings.Repeat("\xff", 4096)),
+		"published": lie(func(m *kernel.Message) { m.Channel = kernel.IOPub }),
+		"no JSON":   lie(func(m *kernel.Message) { m.Content = []byte("{") }),
+		"header":    lie(func(m *kernel.Message) { m.Header = []byte("[]") }),
+		"deep":      lie(func(m *kernel.Message) { m.Metadata = []byte(strings.Repeat("[", 1<<20)) }),
+		"buffers":   lie(func(m *kernel.Message) { m.Buffers = make([][]byte, 10000) }),
+		"other's session": lie(func(m *kernel.Message) {
+			m.Header = []byte(`{"msg_id":"q","msg_type":"comm_info_request","session":"two"}`)
+		}),
 		"metadata":         lie(func(m *kernel.Message) { m.Metadata = []byte(`{"cellId":7}`) }),
 		"numbers of cells": lie(func(m *kernel.Message) { m.Metadata = []byte(`{"cellId":"` + strings.Repeat("x", 1<<20) + `"}`) }),
 	} {

@@ -43,6 +43,7 @@ type cli struct {
 	Server       serverCmd           `cmd:"" help:"Change the portal's address."`
 	Gateway      gatewayCmd          `cmd:"" help:"Join an installation as the gateway of a new data center."`
 	Compute      computeCmd          `cmd:"" help:"Join a data center as a compute node."`
+	Worker       roleCmd             `cmd:"" help:"Run the worker role (started by 'quire up')." hidden:""`
 	Spawner      roleCmd             `cmd:"" help:"Run the spawner role (started by 'quire up')." hidden:""`
 	WkGateway    gatewayConfigureCmd `cmd:"" name:"wk-gateway-configure" help:"Join as a gateway, the way it was done in AEN."`
 	WkServer     serverAdminCmd      `cmd:"" name:"wk-server-admin" help:"AEN's commands for the server."`

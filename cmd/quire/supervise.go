@@ -104,6 +104,9 @@ func newSupervisor(c Config, who people, p ports, runFile string, h *heritage) (
 		more, err2 := handOverMore(p.control)
 		add("gateway", who.gateway, errors.Join(err, err2), append([]*os.File{l}, more...)...)
 	}
+	if c.has("worker") {
+		add("worker", who.server, nil)
+	}
 	if c.has("server") {
 		portal, err := handOver(p.portal)
 		more, err2 := handOverMore(p.redirect)

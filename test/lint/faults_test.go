@@ -123,7 +123,7 @@ func TestFaultsReport(t *testing.T) {
 		}
 	}
 	b.WriteString(faultsTail)
-	if len(all) < 50 {
+	if len(all) < 53 {
 		t.Errorf("%d faults are told", len(all))
 	}
 	file := filepath.Join(root, "docs/admin/faults.md")
