@@ -22,6 +22,20 @@ const (
 // database it has, and says under which addresses it serves pages.
 func (c *core) introduce(ctx context.Context) error {
 	mine := hash(string(c.Signer.Public()))
+	// A server that starts again with a full disk has nothing to write.
+	var known bool
+	err := c.read(ctx, func(tx *store.Tx) error {
+		key, err := tx.Setting(settingKey)
+		if err != nil {
+			return err
+		}
+		others, err := c.otherAddresses(tx)
+		known = key == mine && (!others || c.Worker)
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
 	return c.write(ctx, quireItself, func(tx *txn) error {
 		key, err := tx.Setting(settingKey)
 		switch {
