@@ -60,6 +60,7 @@ type gatewayLink struct {
 // again is what it takes to open a link anew. The reconciler's lock guards it.
 type again struct {
 	end    context.CancelFunc // of the stream that is open now; nil: none is
+	works  context.Context    // as they were when it was opened
 	missed bool               // it has told what only the works take in, and we do not do them
 }
 
@@ -273,12 +274,22 @@ func (r *reconciler) gatewayFirst(ctx context.Context, dc quire.DataCenterID) {
 }
 
 // takes is the context in which what a link tells is taken in, nil where another
-// process does the works. Whoever does them later has it told again.
+// process does the works. Whoever does them later has it told again: a stream that
+// was opened before may still bring what is older than that other one has heard.
 func (r *reconciler) takes(a *again) context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.missed = a.missed || r.works == nil
-	return r.works
+	switch {
+	case r.works == nil:
+		a.missed = true
+	case a.works != r.works:
+		if a.end != nil {
+			a.end()
+		}
+	default:
+		return r.works
+	}
+	return nil
 }
 
 // relearn has everything told again that was told while another process did the
@@ -320,7 +331,7 @@ func (r *reconciler) keepLink(ctx context.Context, link func(context.Context) er
 		began := time.Now()
 		one, end := context.WithCancel(ctx)
 		r.mu.Lock()
-		a.end = end
+		a.end, a.works = end, r.works
 		r.mu.Unlock()
 		err := link(one)
 		r.mu.Lock()

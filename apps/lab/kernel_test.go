@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -436,5 +437,57 @@ func TestOutputFasterThanAnybody(t *testing.T) {
 	}
 	if got := p.printed(r); !left || !strings.HasSuffix(got, "'done'") {
 		t.Errorf("%d bytes, marked: %v", len(got), left)
+	}
+}
+
+// A notebook is run by a command: outputs are in the file, a cell that fails or
+// does not end is an error, and no kernel is left.
+func TestRunANotebook(t *testing.T) {
+	ctx := within(t)
+	dir := t.TempDir()
+	file := dir + "/a.ipynb"
+	code := func(id, source string) object {
+		return object{"cell_type": "code", "id": id, "metadata": object{}, "execution_count": nil, "outputs": []any{}, "source": source}
+	}
+	b, err := json.Marshal(object{"cells": []any{code("one", "print('hi'); kept = 42"), code("two", "1/0"), code("three", "import time; time.sleep(600)"), code("four", "kept")}, "metadata": object{}, "nbformat": 4, "nbformat_minor": 5})
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func() (out [4]string) {
+		t.Helper()
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nb, err := readNotebook(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range []string{"one", "two", "three", "four"} {
+			for _, o := range outputs(nb.cell(id)) {
+				data, _ := o["data"].(object)
+				out[i] += fmt.Sprintf("%v%v%v", o["text"], o["ename"], data["text/plain"])
+			}
+		}
+		return out
+	}
+	t.Setenv("HOME", dir)
+	if err := (Run{Path: file, Out: io.Discard}).Do(ctx); err == nil || !strings.Contains(err.Error(), "Cell 2 of 4 failed: ZeroDivisionError") {
+		t.Errorf("%v", err)
+	}
+	if got := said(); got[0] != "hi\n<nil><nil>" || got[1] != "<nil>ZeroDivisionError<nil>" || got[3] != "" {
+		t.Errorf("%q", got)
+	}
+	if err := (Run{Path: file, Out: io.Discard, On: true, Limit: 4 * time.Second}).Do(ctx); err == nil || !strings.Contains(err.Error(), "2 of 4 cells failed") {
+		t.Errorf("%v", err)
+	}
+	if got := said(); got[2] != "<nil>KeyboardInterrupt<nil>" || got[3] != "<nil><nil>42" {
+		t.Errorf("%q", got)
+	}
+	if err := (Run{Path: file, Out: io.Discard, Kernel: "none"}).Do(ctx); err == nil || !strings.Contains(err.Error(), "no kernel named none") {
+		t.Errorf("%v", err)
 	}
 }

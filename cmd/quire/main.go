@@ -47,6 +47,7 @@ type cli struct {
 	Spawner      roleCmd             `cmd:"" help:"Run the spawner role (started by 'quire up')." hidden:""`
 	WkGateway    gatewayConfigureCmd `cmd:"" name:"wk-gateway-configure" help:"Join as a gateway, the way it was done in AEN."`
 	WkServer     serverAdminCmd      `cmd:"" name:"wk-server-admin" help:"AEN's commands for the server."`
+	Notebook     notebookCmd         `cmd:"" help:"Run a notebook without a browser."`
 	Assets       assetsCmd           `cmd:"" help:"Write the files that a proxy in front can serve itself."`
 	Completion   completionCmd       `cmd:"" help:"Print shell completion for bash, zsh or fish."`
 	Version      versionCmd          `cmd:"" help:"Print the version."`
