@@ -298,6 +298,7 @@ func (g *Gateway) feed(s *stream, f quire.GatewayFeed) error {
 	if f.Full {
 		s.full.Store(true)
 		g.full.Store(true)
+		g.handing.heard.Do(func() { close(g.handing.first) })
 	}
 	for _, r := range f.Renewed {
 		if h := g.attach.answer(r.N); h != nil {

@@ -88,6 +88,7 @@ type Gateway struct {
 	lines   lines
 	replies sync.Pool // *reply
 	attach  attachments
+	handing handing
 
 	clock  atomic.Int64 // Unix ms, about a second coarse
 	uptime atomic.Int64 // ms, as coarse, never 0 and never going back
@@ -152,6 +153,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.sites.init(cfg.Origins, content)
 	g.nodes.init()
 	g.attach.init()
+	g.handing.init()
 	g.conns.init(cfg.Connections)
 	g.fresh = remote.NewNewcomers(cfg.Proxies, g.log)
 	g.lines.init()

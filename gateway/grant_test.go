@@ -314,6 +314,12 @@ func TestNoGraceWhileHeard(t *testing.T) {
 // TestRestart: a gateway started again with the same key knows nobody, and the
 // cookies bring everybody back once the server has renewed them; with another
 // key nobody comes back.
+//
+//fault:gateway the gateway is killed or restarted
+//fault:seen pages reconnect without a sign-in
+//fault:lost requests under way, when it is killed
+//fault:repair the supervisor starts it again
+//fault:also TestFirstCellAndEveryRoleDies
 func TestRestart(t *testing.T) {
 	w := newWorld(t)
 	w.app.set(func(http.ResponseWriter, *http.Request) {})
@@ -389,6 +395,11 @@ func TestGapInTheFeed(t *testing.T) {
 }
 
 // A full feed replaces everything that was known of routes.
+//
+//fault:network a revocation is lost on the way
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair the gap is noticed by its number, and everything is told anew
 func TestFullFeed(t *testing.T) {
 	w := newWorld(t)
 	p, q := w.person().enter(), w.person().enter()
@@ -441,6 +452,12 @@ func TestMovedNode(t *testing.T) {
 }
 
 // TestClock is G-26: a gateway whose clock is wrong says so.
+//
+//fault:network the clocks are more than a minute apart
+//fault:seen grants are refused there and the pages say why; the administrators' page says which clock
+//fault:lost nothing
+//fault:repair setting the clock
+//fault:also TestNodesSayTheirStorage
 func TestClock(t *testing.T) {
 	w := newWorld(t)
 	p := w.person().enter()

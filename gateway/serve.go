@@ -32,9 +32,11 @@ const userTimeout = 90 * time.Second // the same for one that owes us an acknowl
 
 // connections counts who is in.
 type connections struct {
-	mu        sync.Mutex
-	listeners map[net.Listener]struct{}
-	ended     bool
+	mu         sync.Mutex
+	listeners  map[net.Listener]struct{}
+	ended      bool
+	accepting  sync.WaitGroup // on listeners
+	unanswered atomic.Int64   // accepted, and nothing was answered on them yet
 
 	browsers atomic.Int64
 	max      int64 // browsers
@@ -66,6 +68,7 @@ func (c *connections) listen(l net.Listener) bool {
 		return false
 	}
 	c.listeners[l] = struct{}{}
+	c.accepting.Add(1)
 	return true
 }
 
@@ -133,10 +136,14 @@ func (g *Gateway) bothSides() *tls.Config {
 
 func internalName(name string) bool { return strings.HasSuffix(name, "."+remote.Domain) }
 
-// Serve answers on l until Close, and returns http.ErrServerClosed then.
+// Serve answers on l until Close, also when Drain has closed l before, and returns
+// http.ErrServerClosed then.
 // Connections that begin with TLS are the control side's; on a gateway that
 // speaks TLS to browsers too, the server name decides.
 func (g *Gateway) Serve(l net.Listener) error {
+	var stop context.CancelFunc
+	g.handing.patience, stop = context.WithTimeout(g.ctx, firstWordTime)
+	defer stop()
 	if !g.conns.listen(l) {
 		return http.ErrServerClosed
 	}
@@ -151,12 +158,22 @@ func (g *Gateway) Serve(l net.Listener) error {
 	if g.control != nil {
 		go g.control.ServeTLS(control, "", "")
 	}
+	g.accept(l, browsers, control)
+	g.conns.accepting.Done()
+	if g.handing.over() {
+		<-g.ctx.Done() // what we have taken is still being sorted
+	}
+	return http.ErrServerClosed
+}
+
+// accept takes connections until l is closed.
+func (g *Gateway) accept(l net.Listener, browsers, control *queue) {
 	var pause time.Duration
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return http.ErrServerClosed
+				return
 			}
 			// Out of descriptors or the like: connections that end give room.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -172,6 +189,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 			conn.Close()
 			continue
 		}
+		g.conns.unanswered.Add(1)
 		go g.sort(conn, browsers, control)
 	}
 }
@@ -182,6 +200,7 @@ func (g *Gateway) ServeControl(l net.Listener) error {
 	if g.control == nil || !g.conns.listen(l) {
 		return http.ErrServerClosed
 	}
+	defer g.conns.accepting.Done()
 	return g.control.ServeTLS(l, "", "")
 }
 
@@ -195,6 +214,8 @@ func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
 			accepted.Close()
 		}
 	}()
+	settled := sync.OnceFunc(func() { g.conns.unanswered.Add(-1) })
+	defer settled()
 	tune(accepted)
 	accepted.SetReadDeadline(time.Now().Add(headTime))
 	first, conn, err := peek(accepted)
@@ -220,6 +241,7 @@ func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
 	}
 	if !isTLS {
 		if l := g.newLine(conn); l != nil {
+			l.settled = settled
 			rest, over := l.serve()
 			if over {
 				g.conns.browsers.Add(-1)

@@ -78,6 +78,12 @@ func changed(seq, version int64, r quire.Route) quire.GatewayFeed {
 
 // A second server does not take the first one's place: either one's words count,
 // and either can go.
+//
+//fault:server one of two servers is killed in the middle of a start
+//fault:seen people go on with the other one, which finishes it within seconds
+//fault:lost nothing that was confirmed
+//fault:repair the supervisor starts it again
+//fault:also TestAnotherProcessFinishes
 func TestTwoServers(t *testing.T) {
 	w := newWorld(t)
 	p := w.person().enter()
@@ -109,6 +115,11 @@ func TestTwoServers(t *testing.T) {
 
 // The number of a revocation only grows: a slower server's older one undoes
 // nothing, and its own full list does not either.
+//
+//fault:server the server restarts while the old one still holds a link
+//fault:seen nothing
+//fault:lost nothing: both are heard until the old link ends, and the older word undoes nothing
+//fault:also TestTwoServers TestOlderRoutesAreRefused
 func TestOlderNumbersUndoNothing(t *testing.T) {
 	w := newWorld(t)
 	p := w.person().enter()

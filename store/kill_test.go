@@ -73,6 +73,11 @@ func writeForEver(file string) error {
 
 // Killing the writer at any moment loses nothing that was acknowledged, leaves
 // nothing half done, and the next process goes on from there.
+//
+//fault:server the server is killed while it writes
+//fault:seen an error for whoever's change was not confirmed
+//fault:lost no confirmed change
+//fault:repair the database, at the next start
 func TestKillingTheWriterLosesNothing(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about SQLite's file, or was run already

@@ -176,6 +176,12 @@ func TestWordsReachTheOthers(t *testing.T) {
 
 // A connection that was cut is replaced, and whoever listens is told that he may
 // have missed something: once for each.
+//
+//fault:database the connection on which servers hear of each other is cut
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair it is opened again, and everything is looked at once
+//fault:also TestMissedNewsAreMadeGood
 func TestACutEarSaysThatItMissed(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about PostgreSQL, or was run already
@@ -330,6 +336,12 @@ func leadForEver(address string) error {
 
 // A leader that is stopped, as by a machine that hangs, loses the lead to another
 // process although its connection stands; when it goes on, it changes nothing.
+//
+//fault:server the process that does the works hangs and goes on later
+//fault:seen works take ten seconds longer
+//fault:lost nothing: what the first still writes is refused
+//fault:repair another process does them
+//fault:also TestFormerWorkerIsFenced
 func TestAStoppedLeader(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about PostgreSQL, or was run already

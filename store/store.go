@@ -72,6 +72,20 @@ func Open(ctx context.Context, address string) (*Store, error) {
 	return s, nil
 }
 
+// Check reports whether Open would understand the schema there. It changes
+// nothing, and others may use the database meanwhile.
+func Check(ctx context.Context, address string) error {
+	s, err := connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if _, err := s.schema(ctx); err != nil {
+		return fmt.Errorf("database %s: %w", shown(address), err)
+	}
+	return nil
+}
+
 func connect(ctx context.Context, address string) (*Store, error) {
 	if IsPostgres(address) {
 		return connectPostgres(ctx, address)
@@ -80,28 +94,38 @@ func connect(ctx context.Context, address string) (*Store, error) {
 }
 
 func (s *Store) migrate(ctx context.Context) error {
-	dir, err := fs.Sub(migrations, s.name())
+	p, err := s.schema(ctx)
 	if err != nil {
 		return err
-	}
-	dialect, options, err := s.goose()
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(dialect, s.write, dir, options...)
-	if err != nil {
-		return err
-	}
-	have, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return err
-	}
-	sources := p.ListSources()
-	if newest := sources[len(sources)-1].Version; have > newest {
-		return fmt.Errorf("its schema (%d) is newer than this program knows (%d): install the newer quire", have, newest)
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// schema is how the database's schema is brought up to date; it is refused when
+// it is newer than we are.
+func (s *Store) schema(ctx context.Context) (*goose.Provider, error) {
+	dir, err := fs.Sub(migrations, s.name())
+	if err != nil {
+		return nil, err
+	}
+	dialect, options, err := s.goose()
+	if err != nil {
+		return nil, err
+	}
+	p, err := goose.NewProvider(dialect, s.write, dir, options...)
+	if err != nil {
+		return nil, err
+	}
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sources := p.ListSources()
+	if newest := sources[len(sources)-1].Version; have > newest {
+		return nil, fmt.Errorf("its schema (%d) is newer than this program knows (%d): install the newer quire", have, newest)
+	}
+	return p, nil
 }
 
 // Close closes the database.

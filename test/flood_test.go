@@ -17,6 +17,12 @@ import (
 // hang on every port at once. Each role holds a bounded number of them and
 // answers everybody else; then it closes them by itself (N-04, 5,000 on each
 // port in a soak).
+//
+//fault:network thousands of connections hang half open on every port
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair each role holds a bounded number of them and closes them
+//fault:also TestHalfHandshakes
 func TestHalfOpenEverywhere(t *testing.T) {
 	each, from := 1200, 1
 	if os.Getenv("QUIRE_SOAK") != "" {

@@ -68,6 +68,12 @@ func issuers(role string) (n int, last bool, err error) {
 // The authority is changed under running work: a node is away at first, the
 // server dies in the middle, everybody is carried over, and what the old
 // authority certified opens nothing any more (N-17).
+//
+//fault:keys the authority is changed, the server dies in the middle of it, and a node is away
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair it goes on by itself, and the node is carried along when it is back
+//fault:also TestRotation TestRotationCrashes
 func TestAuthorityIsChanged(t *testing.T) {
 	s := Up(t)
 	ctx := within(t, 4*time.Minute)

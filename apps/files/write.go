@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -433,18 +434,35 @@ func likeness(f, old *os.File, st *unix.Stat_t) bool {
 	return f.Chmod(os.FileMode(st.Mode&0o777)) == nil
 }
 
-// renameNew moves a name where nothing may be yet.
+// renameNew moves a name where nothing may be yet. On a file server that cannot do
+// that in one step a file gets its new name as a second one first, which fails if
+// the name is taken. A directory has one name only: there somebody who makes an
+// empty directory of the same name between our look and the move loses it, and a
+// file or a directory with something in it makes the move fail.
 func renameNew(from *os.File, name string, to *os.File, newName string) error {
-	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), newName, unix.RENAME_NOREPLACE)
+	old, target := int(from.Fd()), int(to.Fd())
+	err := unix.Renameat2(old, name, target, newName, unix.RENAME_NOREPLACE)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return err
 	}
-	// Without that call, the existence is looked at first, which is not atomic.
 	var st unix.Stat_t
-	if unix.Fstatat(int(to.Fd()), newName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		return unix.EEXIST
+	if err := unix.Fstatat(old, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
-	return unix.Renameat(int(from.Fd()), name, int(to.Fd()), newName)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err := unix.Linkat(old, name, target, newName, 0)
+		if err == nil {
+			return unix.Unlinkat(old, name, 0)
+		}
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		// Another's file, or no second names there: as with a directory.
+	}
+	if err := unix.Fstatat(target, newName, &st, unix.AT_SYMLINK_NOFOLLOW); !errors.Is(err, unix.ENOENT) {
+		return cmp.Or(err, error(unix.EEXIST))
+	}
+	return unix.Renameat(old, name, target, newName)
 }
 
 // settle makes a rename last through a power cut. An O_PATH descriptor cannot.

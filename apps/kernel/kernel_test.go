@@ -181,6 +181,12 @@ func running(pid int) bool {
 
 // A kernel answers, is interrupted, restarted, asks for input, dies and is started
 // again, and at last is ended with what it started.
+//
+//fault:session a kernel dies
+//fault:seen its page says why; it is started again
+//fault:lost its variables
+//fault:repair running the cells again
+//fault:also TestKernelsThatDoNotLive
 func TestKernelLives(t *testing.T) {
 	w := newWorld(t)
 	id := w.start(python(t))

@@ -241,6 +241,12 @@ func TestPageComesBack(t *testing.T) {
 }
 
 // Whoever closes the page finds everything in the notebook later.
+//
+//fault:session a page is closed, or its computer, while cells run
+//fault:seen everything is in the notebook when it is opened again
+//fault:lost nothing, up to 16 MB of output of a cell
+//fault:repair nothing is broken
+//fault:also TestPageComesBack
 func TestCellsEndWithoutAPage(t *testing.T) {
 	c := newClient(t)
 	withKernels(t, c)
@@ -282,6 +288,12 @@ func TestCellsEndWithoutAPage(t *testing.T) {
 
 // A server that takes over has the kernels, who has which, and what was said
 // meanwhile; a cell that ran is written although nobody comes back.
+//
+//fault:session JupyterLab is killed
+//fault:seen its page connects again within moments
+//fault:lost nothing: kernels go on, and what they say is kept
+//fault:repair it is started again
+//fault:also TestAppIsStartedAgain TestNothingIsLostBetweenServers
 func TestKernelsOutliveTheServer(t *testing.T) {
 	c := newClient(t)
 	withKernels(t, c)

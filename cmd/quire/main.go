@@ -26,6 +26,9 @@ import (
 // version is stamped by the build.
 var version = "dev"
 
+// protocol is stamped by tests that stand for another release; 0 is ours.
+var protocol = "0"
+
 type cli struct {
 	Up           upCmd               `cmd:"" help:"Run everything on this machine: server, gateway, compute and spawner."`
 	Stop         stopCmd             `cmd:"" help:"Stop what 'quire up' runs, or one role. Sessions go on unless --sessions is given."`

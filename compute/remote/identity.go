@@ -213,6 +213,7 @@ type Identity struct {
 	Role         string
 	Node         quire.NodeID
 	Installation string
+	Speaks       Speaks // set before the first connection
 
 	// Check, if set before the first connection, has the last word about a peer
 	// whose certificate is good: which key it shows, and whether it is one that we
