@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,6 +118,9 @@ func TestAuthorityIsChanged(t *testing.T) {
 	if out, err := s.Run("", "stop", "compute"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	if page, err := ada.Submit(ctx, s.Portal+"/admin/authority", url.Values{"do": {"rotate"}}); err != nil || page.Status != 200 {
+		t.Fatalf("the button: %v %+v", err, page)
+	}
 	Eventually(t, 20*time.Second, "the node is away", func() error {
 		out, err := s.Run("", "server", "rotate-authority")
 		if err != nil || !strings.Contains(out, "Away") || !strings.Contains(out, "1 of 2") {
@@ -124,6 +128,9 @@ func TestAuthorityIsChanged(t *testing.T) {
 		}
 		return nil
 	})
+	if page, err := ada.Open(ctx, s.Portal+"/admin/data-centers"); err != nil || !strings.Contains(page.Body, "is away, and is carried along") || !strings.Contains(page.Body, "Drop the old authority now") {
+		t.Errorf("the page does not say how far it is: %v", err)
+	}
 	if n, last, err := issuers("gateway"); n != 2 || !last || err != nil {
 		t.Errorf("the gateway has %d authorities, its certificate is of the new one: %v, %v", n, last, err)
 	}
