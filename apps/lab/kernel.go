@@ -35,6 +35,7 @@ const (
 	awayMost = 30 * time.Minute
 	// closedMost is the same for one that closed its connection.
 	closedMost = 2 * time.Minute
+	tellTime   = 2 * time.Second
 	maxClients = 64      // of one kernel
 	maxAsked   = 1 << 13 // requests of one kernel whose askers are remembered
 )
@@ -143,9 +144,13 @@ func (ks *kernels) lost(err error) {
 	ks.mu.Unlock()
 	for _, r := range all {
 		ks.s.log.Warn("a kernel is lost with its process", "kernel", r.id, "err", err)
-		state := r.now()
+		r.mu.Lock()
+		state, seq := r.state, r.seq
+		r.mu.Unlock()
 		state.State, state.Reason = kernel.Dead, "the process that had the kernels has ended"
-		r.hear(kernel.Entry{Seq: r.seq + 1, State: &state})
+		r.hear(kernel.Entry{Seq: seq + 1, State: &state})
+		// Pages are told, and then find that there is no such kernel any more.
+		time.AfterFunc(tellTime, func() { ks.drop(r.id) })
 	}
 }
 

@@ -503,3 +503,43 @@ func TestRunANotebook(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// The process that has the kernels is killed: pages hear that their kernels are
+// dead, and whoever asks anew gets another one.
+//
+//fault:session the process that has somebody's kernels is killed
+//fault:seen the kernels are dead, and the page offers another
+//fault:lost their variables; what had been said is in the notebook
+//fault:repair choosing a kernel again
+func TestHolderIsKilled(t *testing.T) {
+	c := newClient(t)
+	withKernels(t, c)
+	c.write("a.ipynb", testNotebook)
+	ctx := within(t)
+	id := c.session("a.ipynb")
+	p := c.page(ctx, id, "one", true)
+	r := p.run("one", "'before'")
+	p.reply(r)
+	if err := syscall.Kill(c.server.kernels.current().PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.until("it is dead", func(m kernel.Message) bool {
+		return m.Head().Type == "status" && strings.Contains(string(m.Content), `"dead"`)
+	})
+	for ctx.Err() == nil {
+		if _, err := c.server.kernels.find(id); err != nil {
+			break
+		}
+		runtime.Gosched()
+	}
+	now := c.session("a.ipynb")
+	if now == id {
+		t.Error("the dead kernel is given again")
+	}
+	p = c.page(ctx, now, "two", true)
+	r = p.run("one", "6*7")
+	p.reply(r)
+	if got := p.printed(r); got != "42" {
+		t.Errorf("%q", got)
+	}
+}
