@@ -3,6 +3,7 @@ package quire
 import (
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,6 +117,13 @@ type PeerIdentity struct {
 	Public     []byte    `json:"public"` // PKIX
 	Generation int64     `json:"generation"`
 	Expires    time.Time `json:"expires"`
+	Issuer     string    `json:"issuer,omitempty"` // fingerprint of the authority that certified it
+	Trusts     []string  `json:"trusts,omitempty"` // fingerprints of the authorities that count for it
+}
+
+// Same reports whether nothing of it is news.
+func (p PeerIdentity) Same(q PeerIdentity) bool {
+	return p.Generation == q.Generation && p.Issuer == q.Issuer && slices.Equal(p.Trusts, q.Trusts)
 }
 
 // A Peer is what the server knows of the key of a gateway or node. A connection

@@ -91,11 +91,17 @@ func (p Proxies) Plain(peer string, proto []string) bool {
 	if len(proto) == 0 || !p.Any() {
 		return false
 	}
-	if addr, known := address(peer); !p.believes(peer, addr, known) {
+	if !p.Believes(peer) {
 		return false
 	}
 	last := proto[len(proto)-1]
 	return strings.EqualFold(strings.Trim(last[strings.LastIndexByte(last, ',')+1:], " \t"), "http")
+}
+
+// Believes reports whether a peer, a request's RemoteAddr, is one of them.
+func (p Proxies) Believes(peer string) bool {
+	addr, known := address(peer)
+	return p.believes(peer, addr, known)
 }
 
 func (p Proxies) believes(peer string, addr netip.Addr, known bool) bool {

@@ -33,9 +33,10 @@ type Config struct {
 	Spawner  string // the spawner's socket
 
 	// Identity says what we tell the server of our key, and Renew takes a newer
-	// certificate (PEM) into use; nil: nothing is told.
+	// certificate (PEM) into use, Trust other authorities; nil: nothing is told.
 	Identity func() quire.PeerIdentity
 	Renew    func(certificate []byte) error
+	Trust    func(authorities []byte) error
 
 	Version string
 	Log     *slog.Logger
@@ -121,16 +122,40 @@ func New(c Config) (*Compute, error) {
 
 // Close lets go of everything and ends nothing: sessions run on.
 func (c *Compute) Close() {
-	c.close()
 	c.mu.Lock()
 	for _, l := range c.leases {
 		l.end()
 	}
+	c.mu.Unlock()
+	c.letGo()
+	c.work.Wait()
+}
+
+// Release lets go of the sessions and of what is written down about them, so that
+// another compute can take them over. The streams that are open go on. It is false
+// when something is still being done after limit: then this process has to end
+// before another one begins.
+func (c *Compute) Release(limit time.Duration) bool {
+	c.letGo()
+	done := make(chan struct{})
+	go func() { c.work.Wait(); close(done) }()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (c *Compute) letGo() {
+	c.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range c.sessions {
 		s.forget()
 	}
-	c.mu.Unlock()
-	c.work.Wait()
 }
 
 // background runs something that Close waits for.

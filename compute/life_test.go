@@ -38,6 +38,12 @@ func both(t *testing.T, f func(t *testing.T, w *world)) {
 
 // Adoption: compute and spawner are killed and a session does not notice; the
 // next ones know it, let streams through and can end it.
+//
+//fault:node compute is killed
+//fault:seen sockets of apps open again
+//fault:lost nothing: sessions are found again by boot, process and start time
+//fault:repair the supervisor starts it again
+//fault:also TestDataCenters
 func TestRolesKilled(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		p := w.ready(w.alice(), "alice", "p")
@@ -80,6 +86,18 @@ func TestRolesKilled(t *testing.T) {
 }
 
 // A session that becomes ready, ends or is of an earlier boot while compute is away.
+//
+//fault:node a session ends, or becomes ready, while compute is away
+//fault:seen its state, with the reason, a moment later
+//fault:lost nothing
+//fault:repair the next compute reads what its parent wrote down
+//fault:node the node was restarted
+//fault:seen "The node was restarted"; projects start again
+//fault:lost what was in memory only
+//fault:repair starting the project
+//fault:node a process number was used again meanwhile
+//fault:seen nothing
+//fault:lost nothing: the stranger is not taken for the session
 func TestWhileComputeWasAway(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		p := w.ready(w.alice(), "alice", "p")
@@ -143,6 +161,11 @@ func (w *world) edit(id quire.SessionID, f func(map[string]any)) {
 }
 
 // A state file torn by a full disk is set aside; the node starts.
+//
+//fault:node a session's state file is torn
+//fault:seen nothing
+//fault:lost the file, which is set aside
+//fault:repair the spawner's census brings back what lives
 func TestTornState(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		p := w.ready(w.alice(), "alice", "p")
@@ -190,6 +213,12 @@ func TestStopEndsEverything(t *testing.T) {
 }
 
 // An app that does not listen to SIGTERM is killed after its time.
+//
+//fault:session an app does not listen to its end
+//fault:seen a moment more
+//fault:lost what it had not saved
+//fault:repair it is killed, with all that it left behind
+//fault:also TestStopEndsEverything
 func TestStubbornApp(t *testing.T) {
 	w := single(t)
 	p := w.ready(w.alice(), "alice", "p")
@@ -234,6 +263,11 @@ func TestRevocationEndsTheGrace(t *testing.T) {
 
 // The spawner dies while it starts a session: whatever came of it is gone when
 // the next one is there, and the session can be started.
+//
+//fault:node the spawner is killed in the middle of a start
+//fault:seen the start fails with a sentence
+//fault:lost nothing half-made is left
+//fault:repair pressing start again
 func TestSpawnerDiesInAStart(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		p := w.ready(w.alice(), "alice", "p")
@@ -346,6 +380,11 @@ func TestExitReasons(t *testing.T) {
 }
 
 // P-08: a session that takes too much memory ends, and says so.
+//
+//fault:session an app takes too much memory
+//fault:seen it alone ends, and says so
+//fault:lost what was in its memory
+//fault:repair starting it again
 func TestOutOfMemory(t *testing.T) {
 	w := separate(t, memory(96<<20))
 	p := w.ready(w.alice(), "alice", "p")
@@ -362,6 +401,10 @@ func TestOutOfMemory(t *testing.T) {
 }
 
 // C-15: a hundred orders for one session make one process.
+//
+//fault:session the same order arrives a hundred times
+//fault:seen one process
+//fault:lost nothing
 func TestStartedOnce(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		p := w.ready(w.alice(), "alice", "p")
@@ -435,6 +478,10 @@ func TestOrdersRefused(t *testing.T) {
 }
 
 // C-18: an app that prints without end is not blocked, and its log is small.
+//
+//fault:session an app prints without end
+//fault:seen nothing
+//fault:lost the older part of its log
 func TestLoudApp(t *testing.T) {
 	w := single(t)
 	p := w.ready(w.alice(), "alice", "p")

@@ -245,7 +245,7 @@ func (c *Compute) ready(s *session, at time.Time) {
 // stop ends a session and returns when it has ended.
 func (c *Compute) stop(ctx context.Context, o quire.Order, signed []byte) (quire.Receipt, error) {
 	var args quire.StopArgs
-	if err := json.Unmarshal(o.Args, &args); err != nil {
+	if err := json.Unmarshal(o.Args, &args); err != nil { // to end something, a word that is not known does not matter
 		return quire.Receipt{}, quire.Invalid("args", "The order's arguments cannot be read.")
 	}
 	unlock, err := c.keys.lock(ctx, string(o.Session))

@@ -50,6 +50,11 @@ func crashPoints() (all []crashPoint) {
 	return all
 }
 
+//fault:server the server is killed at any step of a start, stop, delete or restore
+//fault:seen the step takes longer
+//fault:lost nothing: each step is done once or not at all
+//fault:repair the next server takes the work up where it was
+//fault:also TestCrashesAnywhere
 func TestCrashAtEveryStep(t *testing.T) {
 	for _, c := range crashPoints() {
 		t.Run(c.String(), func(t *testing.T) {
@@ -262,6 +267,12 @@ func TestCrashAroundSessions(t *testing.T) {
 
 // The process ends while the first app of a project becomes ready: the next one
 // waits for it and does not start another.
+//
+//fault:server the server is killed while an app becomes ready
+//fault:seen the app opens a moment later
+//fault:lost nothing; it is not started twice
+//fault:repair the node says what runs
+//fault:also TestCrashAroundSessions
 func TestCrashWhileAnAppBecomesReady(t *testing.T) {
 	s := newSite(t)
 	alice := s.person("alice")

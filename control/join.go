@@ -19,6 +19,14 @@ import (
 type Authority interface {
 	// Certify makes a certificate (PEM) for a public key (PKIX).
 	Certify(role string, node quire.NodeID, generation int64, public []byte) ([]byte, error)
+	// Recertify is Certify by the newest authority.
+	Recertify(role string, node quire.NodeID, generation int64, public []byte) ([]byte, error)
+	// Trusted are the authorities that count now, in PEM and by the fingerprints of
+	// their keys: two during a change, the newer one last.
+	Trusted() (text []byte, ids []string)
+	// Rotate begins a change to a new authority, Finish drops the old one.
+	Rotate() error
+	Finish() error
 	// Answer completes, signs and encodes the answer to a request to join.
 	Answer(quire.JoinAnswer) ([]byte, error)
 	// DER is the authority's own certificate, which tokens are made for.
@@ -204,7 +212,7 @@ func (s *Site) Accept(ctx context.Context, request []byte, address string) (answ
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		return tx.event("join."+r.Role, "", out.Name+" "+addr+" "+fingerprint)
 	})
 	if err != nil {
@@ -347,7 +355,7 @@ func (s *Site) change(ctx context.Context, by quire.Actor, verb string, f func(*
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		return tx.event(verb, "", name)
 	})
 }

@@ -215,6 +215,15 @@ func TestJoinOnTheWay(t *testing.T) {
 
 // A certificate is renewed in time, and who goes on with an older one than was
 // shown already is a second machine with the same key.
+//
+//fault:keys a node's certificate comes to its end
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair it was renewed ten days before
+//fault:keys a node's key is on a second machine
+//fault:seen both are cut off, and there is an event
+//fault:lost nothing
+//fault:repair an administrator, who lets one of them join again
 func TestRenewalAndClones(t *testing.T) {
 	s := newSite(t)
 	dir := t.TempDir()

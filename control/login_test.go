@@ -342,6 +342,11 @@ func waitsIn(functions ...string) bool {
 }
 
 // A disk that is full does not make pages unreadable.
+//
+//fault:server nothing can be written on the server
+//fault:seen changes are refused with a sentence; reading and sign-ins that stand go on
+//fault:lost nothing
+//fault:repair room on its disk
 func TestReadingGoesOnWhenNothingCanBeWritten(t *testing.T) {
 	s := newSite(t)
 	s.person("alice")

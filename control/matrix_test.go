@@ -151,6 +151,9 @@ func rows() []row {
 			return c.Site.ChangeCenter(bg(), c.by, c.dc.ID, CenterChange{Summary: ptr("x")})
 		}, "uffff.", ""},
 		{"Site.Remove", func(c *cell) error { return c.Site.Remove(bg(), c.by, c.dc.Gateway) }, "uffffc", ""},
+		{"Rotation.Begin", func(c *cell) error { return c.Rotation.Begin(bg(), c.by) }, "uffff.", ""},
+		{"Rotation.State", func(c *cell) error { _, err := c.Rotation.State(bg(), c.by); return err }, "uffff.", ""},
+		{"Rotation.Finish", func(c *cell) error { _, err := c.Rotation.Finish(bg(), c.by, false); return err }, "uffffc", ""},
 		{"Site.DataCenters", func(c *cell) error { _, err := c.Site.DataCenters(bg(), c.by); return err }, "u.....", ""},
 		{"Site.Nodes", func(c *cell) error { _, err := c.Site.Nodes(bg(), c.by); return err }, "u.....", ""},
 		{"Site.Waiting", func(c *cell) error { _, err := c.Site.Waiting(bg(), c.by); return err }, "uffff.", ""},

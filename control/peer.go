@@ -18,7 +18,9 @@ const (
 )
 
 // peer takes in what a gateway or node says of its own key. It answers with a
-// new certificate when that is due, otherwise with nil.
+// new certificate when that is due, otherwise with nil. Only the process that
+// does the works may: what two have heard could be in the wrong order, and a
+// number that goes back is a key on two machines.
 func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is quire.PeerIdentity) (certificate []byte) {
 	a := r.c.Authority
 	if a == nil {
@@ -28,7 +30,8 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 	known, ok := r.peers[id]
 	waiting := r.c.Now().Before(r.renewed[id].Add(renewPause))
 	r.mu.Unlock()
-	due := is.Expires.Sub(r.c.Now()) < renewPeer && !waiting
+	turning := r.turning(id, role, is)
+	due := (is.Expires.Sub(r.c.Now()) < renewPeer || turning) && !waiting
 	if !ok || known.Cloned || known.Generation == is.Generation && known.Expires.Equal(is.Expires.Truncate(time.Millisecond)) && known.Fingerprint != "" && !due {
 		return nil
 	}
@@ -38,6 +41,7 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 		switch {
 		case quire.KindOf(err) == quire.KindNotFound:
 			p = quire.Peer{Fingerprint: a.Fingerprint(is.Public), Issued: is.Generation} // of this machine, not joined by a token
+			tx.wake(wakeRefresh, "")
 		case err != nil:
 			return err
 		}
@@ -49,6 +53,7 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 			// machine with a copy of the key, and which one is ours cannot be told.
 			p.Cloned = true
 			tx.touch("")
+			tx.wake(wakeRefresh, "")
 			if err := tx.event("peer.cloned", "", role+" "+string(id)); err != nil {
 				return err
 			}
@@ -57,7 +62,11 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 			p.Issued = max(p.Issued, is.Generation)
 			if due {
 				p.Issued++
-				if certificate, err = a.Certify(role, id, p.Issued, is.Public); err != nil {
+				certify := a.Certify
+				if turning {
+					certify = a.Recertify
+				}
+				if certificate, err = certify(role, id, p.Issued, is.Public); err != nil {
 					return err
 				}
 			}
@@ -79,7 +88,6 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 	r.mu.Unlock()
 	if fresh.Cloned {
 		r.c.Log.Error("a key is on two machines; both are cut off", "role", role, "node", id)
-		r.refresh()
 	}
 	return certificate
 }

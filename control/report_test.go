@@ -223,6 +223,11 @@ func TestStopReasons(t *testing.T) {
 }
 
 // A stop that reaches a node that is away is carried out when it is back.
+//
+//fault:network a stop is asked for while the node is away
+//fault:seen the project shows that it is stopping
+//fault:lost nothing
+//fault:repair it is carried out when the node is back
 func TestStopWhileTheNodeIsAway(t *testing.T) {
 	s := newSite(t)
 	alice := s.person("alice")

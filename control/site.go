@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"quire"
 	"quire/store"
@@ -17,6 +18,11 @@ func (s *Site) Join(ctx context.Context, by quire.Actor, dc quire.DataCenter, no
 	if err := needAdmin(by); err != nil {
 		return err
 	}
+	// A server that starts again with a full disk has nothing to write.
+	var there bool
+	if err := s.c.read(ctx, func(tx *store.Tx) (err error) { there, err = joined(tx, dc, node); return err }); err != nil || there {
+		return err
+	}
 	return s.c.write(ctx, by, func(tx *txn) error {
 		if err := keepWords(tx, &dc, &node); err != nil {
 			return err
@@ -25,12 +31,29 @@ func (s *Site) Join(ctx context.Context, by quire.Actor, dc quire.DataCenter, no
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		if node.ID == "" {
 			return nil
 		}
 		return tx.SaveNode(node)
 	})
+}
+
+// joined reports whether a data center and a node are as they would be written.
+func joined(tx *store.Tx, dc quire.DataCenter, node quire.Node) (bool, error) {
+	dcs, err := tx.DataCenters()
+	if err != nil {
+		return false, err
+	}
+	nodes, err := tx.Nodes()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(dcs, func(have quire.DataCenter) bool {
+		return have.ID == dc.ID && have.Gateway == dc.Gateway && have.Address == dc.Address
+	}) && (node.ID == "" || slices.ContainsFunc(nodes, func(have quire.Node) bool {
+		return have.ID == node.ID && have.DataCenter == node.DataCenter && have.Address == node.Address
+	})), nil
 }
 
 const cloned = "its key is on a second machine, so it was cut off. Remove it, delete its key on both, and let one join again"

@@ -101,7 +101,7 @@ func TestSetupOnceInParallel(t *testing.T) {
 // there is nowhere for the first project.
 func TestSetupBeforeThereIsANode(t *testing.T) {
 	s := newSite(t)
-	other := &site{t: t, file: t.TempDir() + "/quire.db", clock: &clock{}, signer: s.signer, verify: s.verify, origins: s.origins}
+	other := &site{t: t, file: t.TempDir() + "/quire.db", clock: &clock{}, signer: s.signer, verify: s.verify, origins: s.origins, authority: s.authority}
 	other.node, other.gate = newMachine(other), newDoor(other)
 	other.boot()
 	defer other.crash()

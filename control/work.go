@@ -250,7 +250,7 @@ func (c *core) beginFor(tx *txn, by quire.Actor, p quire.Project, kind string, a
 		return err
 	}
 	tx.touch(p.ID)
-	tx.then(func() { c.loop.project(p.ID) })
+	tx.wake(wakeProject, string(p.ID))
 	return tx.event("project."+kind, p.ID, p.Name)
 }
 
@@ -292,7 +292,7 @@ func (j *job) run(ctx context.Context) {
 		if j.work.Steps[i].State == quire.WorkDone {
 			continue
 		}
-		j.begins(ctx, i, s.doing)
+		j.begins(ctx, i)
 		rec, err := j.patiently(ctx, i, s)
 		if ctx.Err() != nil {
 			return
@@ -309,13 +309,28 @@ func (j *job) run(ctx context.Context) {
 
 // begins stores that a step begins (and, in the same write, that the one before
 // is done), for the timeline and the gateway's page.
-func (j *job) begins(ctx context.Context, i int, doing string) {
+func (j *job) begins(ctx context.Context, i int) {
 	now := j.r.c.Now().UTC()
 	j.work.Steps[i].State, j.work.Steps[i].Started = quire.WorkRunning, &now
-	j.r.mu.Lock()
-	j.r.doing[j.p.ID] = doing
-	j.r.mu.Unlock()
 	j.save(ctx)
+}
+
+// doing is what a starting project is at, for the gateway's page.
+func (r *reconciler) doing(tx *store.Tx, id quire.ProjectID) (string, error) {
+	w, err := tx.OpenWork(id)
+	if err != nil || w == nil {
+		return "", err
+	}
+	p, err := tx.Project("", id)
+	if err != nil {
+		return "", err
+	}
+	for i, s := range r.plan(w.Kind, p) {
+		if i < len(w.Steps) && w.Steps[i].State == quire.WorkRunning {
+			return s.doing, nil
+		}
+	}
+	return "", nil
 }
 
 func (j *job) save(ctx context.Context) {
@@ -326,7 +341,7 @@ func (j *job) save(ctx context.Context) {
 		}
 		for _, s := range live {
 			if s.State == quire.SessionStarting {
-				tx.then(func() { j.r.route(s.ID) })
+				tx.wake(wakeRoute, string(s.ID))
 			}
 		}
 		tx.touch(j.p.ID)
@@ -358,9 +373,6 @@ func (j *job) patiently(ctx context.Context, i int, s step) (rec quire.Receipt, 
 // sessions that waited for it.
 func (j *job) finish(ctx context.Context, i int, rec quire.Receipt, failure error) {
 	_, done, failed := ends(j.work.Kind)
-	j.r.mu.Lock()
-	delete(j.r.doing, j.p.ID)
-	j.r.mu.Unlock()
 	err := j.r.c.write(ctx, quireItself, func(tx *txn) error {
 		j.work.State, j.work.Ended = quire.WorkDone, &tx.Now
 		state, reason := done, ""

@@ -111,6 +111,7 @@ func (v *visit) here() string { return v.pass + v.site.prefix + v.path }
 // done again.
 func (v *visit) judge() (a *app, answer func()) {
 	g, r := v.g, v.r
+	g.firstWord(r.Context())
 	path, err := target(r)
 	if err != nil {
 		return nil, v.says(http.StatusBadRequest, "The address of this request cannot be used.")

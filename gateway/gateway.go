@@ -1,11 +1,11 @@
 // Package gateway is the door of a data center: it lets browsers to their
 // sessions on the nodes behind it and nobody anywhere else.
 //
-// It decides alone, from signed grants and what the server tells it on the one
-// stream the server opens down (attach.go); it has no database, no signing key
-// and no way to give an order. A request's way is door.go: which label (the
-// browser origin of one person in one project), which cookie, from which page
-// (origin.go), which grant (grant.go), which route (route.go); then a page of
+// It decides alone, from signed grants and what the server tells it on the
+// streams that its processes open down (attach.go); it has no database, no
+// signing key and no way to give an order. A request's way is door.go: which
+// label (the browser origin of one person in one project), which cookie, from
+// which page (origin.go), which grant (grant.go), which route (route.go); then a page of
 // ours (page.go), one hop to the app (hop.go) or a socket (socket.go). What may
 // pass in headers is decided in header.go and cookie.go, for both directions.
 package gateway
@@ -84,9 +84,11 @@ type Gateway struct {
 	control *http.Server
 	browser *http.Server
 	conns   connections
+	fresh   *remote.Newcomers // connections that have shown no request yet
 	lines   lines
 	replies sync.Pool // *reply
-	attach  attachment
+	attach  attachments
+	handing handing
 
 	clock  atomic.Int64 // Unix ms, about a second coarse
 	uptime atomic.Int64 // ms, as coarse, never 0 and never going back
@@ -151,12 +153,15 @@ func New(cfg Config) (*Gateway, error) {
 	g.sites.init(cfg.Origins, content)
 	g.nodes.init()
 	g.attach.init()
+	g.handing.init()
 	g.conns.init(cfg.Connections)
+	g.fresh = remote.NewNewcomers(cfg.Proxies, g.log)
 	g.lines.init()
 	g.replies.New = func() any { return &reply{} }
 	g.browser = g.browserServer()
 	if cfg.Identity != nil {
 		g.control = remote.Server(cfg.Identity, remote.GatewayHandler(g, g.dialNode, g.log), g.log, remote.RoleServer)
+		g.control.ConnState = g.fresh.State
 	}
 	g.clock.Store(g.now().UnixMilli())
 	g.uptime.Store(1)
@@ -191,6 +196,7 @@ func (g *Gateway) Close() error {
 		err = errors.Join(err, g.control.Close())
 	}
 	g.conns.close()
+	g.fresh.Close()
 	g.lines.close()
 	g.grants.each(func(h *holder) { h.kill(closeGoingAway) })
 	g.done.Wait()

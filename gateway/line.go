@@ -31,8 +31,12 @@ type line struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	busy atomic.Int64 // since when a request is under way, by the gateway's uptime; 0: waiting
-	last atomic.Int64 // when the last one ended
+	in    bool         // a whole request has come
+	busy  atomic.Int64 // since when a request is under way, by the gateway's uptime; 0: waiting
+	last  atomic.Int64 // when the last one ended
+	asked atomic.Bool  // at least one was answered
+
+	settled func() // is called then
 
 	mu      sync.Mutex
 	backend *backend // that works for us now
@@ -132,6 +136,10 @@ func (l *line) answer(s string) (done, again bool) {
 	if !w.in.parseRequest(s, l.req) {
 		return false, false
 	}
+	if !l.in {
+		l.in = true
+		g.fresh.Leave(l.conn)
+	}
 	w.url = url.URL{Path: l.req.RequestURI}
 	w.url.Path, w.url.RawQuery, _ = strings.Cut(w.url.Path, "?")
 	l.req.URL = &w.url
@@ -145,6 +153,9 @@ func (l *line) answer(s string) (done, again bool) {
 	w.visit.hop(a)
 	again = l.ctx.Err() == nil && w.out.finish()
 	l.last.Store(g.uptime.Load())
+	if !l.asked.Swap(true) {
+		l.settled()
+	}
 	l.busy.Store(0)
 	return true, again
 }
@@ -246,6 +257,7 @@ func (w *writer) WriteHeader(status int) {
 		return
 	}
 	w.begun = true
+	w.close = w.close || w.l.g.handing.over()
 	b := append(w.b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')

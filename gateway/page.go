@@ -475,6 +475,7 @@ func (v *visit) stream() {
 	flush := http.NewResponseController(v.w)
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
+	fmt.Fprintf(v.w, "retry: %d\n", retry())
 	var last string
 	quiet := time.Now()
 	for {
@@ -506,6 +507,8 @@ func (v *visit) stream() {
 		case <-v.r.Context().Done():
 			return
 		case <-h.gone:
+			return
+		case <-v.g.handing.draining:
 			return
 		case <-changed:
 		case <-look.C:

@@ -32,29 +32,27 @@ const userTimeout = 90 * time.Second // the same for one that owes us an acknowl
 
 // connections counts who is in.
 type connections struct {
-	mu        sync.Mutex
-	listeners map[net.Listener]struct{}
-	waiting   map[net.Conn]struct{} // their first byte has not come
-	ended     bool
+	mu         sync.Mutex
+	listeners  map[net.Listener]struct{}
+	ended      bool
+	accepting  sync.WaitGroup // on listeners
+	unanswered atomic.Int64   // accepted, and nothing was answered on them yet
 
 	browsers atomic.Int64
 	max      int64 // browsers
-	all      atomic.Int64
-	maxAll   int64 // accepted and not yet told apart
 }
 
 func (c *connections) init(max int) {
 	c.listeners = map[net.Listener]struct{}{}
-	c.waiting = map[net.Conn]struct{}{}
 	var limit syscall.Rlimit
 	files := int64(1024)
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		files = int64(min(limit.Cur, 1<<20))
 	}
 	// Each browser connection may need a second descriptor, towards a node.
-	c.max, c.maxAll = (files-reserveFDs)/2, files-reserveFDs/4
+	c.max = (files - reserveFDs) / 2
 	if files < 2*reserveFDs {
-		c.max, c.maxAll = files/4, files/2
+		c.max = files / 4
 	}
 	if max > 0 {
 		c.max = int64(max)
@@ -70,23 +68,8 @@ func (c *connections) listen(l net.Listener) bool {
 		return false
 	}
 	c.listeners[l] = struct{}{}
+	c.accepting.Add(1)
 	return true
-}
-
-// wait registers a connection whose first byte is awaited.
-func (c *connections) wait(conn net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
-		c.waiting[conn] = struct{}{}
-	}
-	return !c.ended
-}
-
-func (c *connections) waited(conn net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.waiting, conn)
 }
 
 func (c *connections) close() {
@@ -96,16 +79,14 @@ func (c *connections) close() {
 	for l := range c.listeners {
 		l.Close()
 	}
-	for conn := range c.waiting {
-		conn.Close()
-	}
 }
 
 // state is the browser server's ConnState. A hijacked connection counts again
 // as a socket.
-func (c *connections) state(_ net.Conn, s http.ConnState) {
+func (g *Gateway) state(conn net.Conn, s http.ConnState) {
+	g.fresh.State(conn, s)
 	if s == http.StateClosed || s == http.StateHijacked {
-		c.browsers.Add(-1)
+		g.conns.browsers.Add(-1)
 	}
 }
 
@@ -120,7 +101,7 @@ func (g *Gateway) browserServer() *http.Server {
 		IdleTimeout:       idleClient,
 		MaxHeaderBytes:    maxHead,
 		ErrorLog:          remote.QuietLog(g.log),
-		ConnState:         g.conns.state,
+		ConnState:         g.state,
 		BaseContext:       func(net.Listener) context.Context { return g.ctx },
 	}
 	if g.cfg.TLS != nil {
@@ -144,10 +125,9 @@ func (g *Gateway) bothSides() *tls.Config {
 	if g.cfg.Identity == nil {
 		return conf
 	}
-	control := g.cfg.Identity.Listen(remote.RoleServer)
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if internalName(hello.ServerName) {
-			return control, nil
+			return g.cfg.Identity.ListenNow(remote.RoleServer), nil
 		}
 		return nil, nil
 	}
@@ -156,10 +136,14 @@ func (g *Gateway) bothSides() *tls.Config {
 
 func internalName(name string) bool { return strings.HasSuffix(name, "."+remote.Domain) }
 
-// Serve answers on l until Close, and returns http.ErrServerClosed then.
+// Serve answers on l until Close, also when Drain has closed l before, and returns
+// http.ErrServerClosed then.
 // Connections that begin with TLS are the control side's; on a gateway that
 // speaks TLS to browsers too, the server name decides.
 func (g *Gateway) Serve(l net.Listener) error {
+	var stop context.CancelFunc
+	g.handing.patience, stop = context.WithTimeout(g.ctx, firstWordTime)
+	defer stop()
 	if !g.conns.listen(l) {
 		return http.ErrServerClosed
 	}
@@ -174,12 +158,22 @@ func (g *Gateway) Serve(l net.Listener) error {
 	if g.control != nil {
 		go g.control.ServeTLS(control, "", "")
 	}
+	g.accept(l, browsers, control)
+	g.conns.accepting.Done()
+	if g.handing.over() {
+		<-g.ctx.Done() // what we have taken is still being sorted
+	}
+	return http.ErrServerClosed
+}
+
+// accept takes connections until l is closed.
+func (g *Gateway) accept(l net.Listener, browsers, control *queue) {
 	var pause time.Duration
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return http.ErrServerClosed
+				return
 			}
 			// Out of descriptors or the like: connections that end give room.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -191,11 +185,11 @@ func (g *Gateway) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		if g.conns.all.Add(1) > g.conns.maxAll {
-			g.conns.all.Add(-1)
+		if !g.fresh.Enter(conn) {
 			conn.Close()
 			continue
 		}
+		g.conns.unanswered.Add(1)
 		go g.sort(conn, browsers, control)
 	}
 }
@@ -206,36 +200,35 @@ func (g *Gateway) ServeControl(l net.Listener) error {
 	if g.control == nil || !g.conns.listen(l) {
 		return http.ErrServerClosed
 	}
+	defer g.conns.accepting.Done()
 	return g.control.ServeTLS(l, "", "")
 }
 
 // sort looks at the first byte without taking it, and gives the connection to
 // who answers it.
 func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
-	if !g.conns.wait(accepted) {
-		g.conns.all.Add(-1)
-		accepted.Close()
-		return
-	}
+	served := false // by net/http, which tells when it has ended
+	defer func() {
+		if !served {
+			g.fresh.Leave(accepted)
+			accepted.Close()
+		}
+	}()
+	settled := sync.OnceFunc(func() { g.conns.unanswered.Add(-1) })
+	defer settled()
 	tune(accepted)
 	accepted.SetReadDeadline(time.Now().Add(headTime))
 	first, conn, err := peek(accepted)
-	g.conns.waited(accepted)
-	g.conns.all.Add(-1)
 	if err != nil {
-		conn.Close()
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
 	isTLS := first == 0x16
 	switch {
 	case isTLS && g.cfg.TLS == nil:
-		if g.control == nil || !control.push(conn) {
-			conn.Close()
-		}
+		served = g.control != nil && control.push(conn)
 		return
 	case !isTLS && g.cfg.TLS != nil:
-		conn.Close()
 		return
 	}
 	if g.conns.browsers.Add(1) > g.conns.max {
@@ -244,23 +237,21 @@ func (g *Gateway) sort(accepted net.Conn, browsers, control *queue) {
 		if !isTLS {
 			io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
 		}
-		conn.Close()
 		return
 	}
 	if !isTLS {
 		if l := g.newLine(conn); l != nil {
+			l.settled = settled
 			rest, over := l.serve()
 			if over {
 				g.conns.browsers.Add(-1)
-				conn.Close()
 				return
 			}
 			conn = &prefixed{Conn: conn, first: rest}
 		}
 	}
-	if !browsers.push(conn) {
+	if served = browsers.push(conn); !served {
 		g.conns.browsers.Add(-1)
-		conn.Close()
 	}
 }
 
@@ -328,6 +319,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	}
 	return p.Conn.Read(b)
 }
+
+// NetConn is the connection below.
+func (p *prefixed) NetConn() net.Conn { return p.Conn }
 
 // bare is the connection itself once nothing is left in front of it.
 func bare(c net.Conn) net.Conn {

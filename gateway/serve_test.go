@@ -231,6 +231,11 @@ func TestNodesOnly(t *testing.T) {
 
 // A gateway that was removed lets everybody go, and a node that was removed is
 // not spoken to (N-15).
+//
+//fault:keys a gateway or node is removed and goes on
+//fault:seen everybody is let go of, and nobody speaks to it
+//fault:lost nothing
+//fault:also TestDataCenters
 func TestRemoved(t *testing.T) {
 	w := newWorld(t)
 	p := w.person().enter()
@@ -421,6 +426,12 @@ func isTimeout(err error) bool {
 
 // TestPanics is S-51 (and with TestEveryRouteAsks G-18): when what decides breaks, nobody gets in, the
 // connection ends, and the gateway lives.
+//
+//fault:gateway a request makes the gateway or the server panic
+//fault:seen that request fails, nothing else
+//fault:lost the request
+//fault:repair asking again
+//fault:also TestPanic
 func TestPanics(t *testing.T) {
 	w := newWorld(t, sharedOrigin)
 	p := w.person().enter()
@@ -478,6 +489,11 @@ func (b *brokenOrigins) Label(host, path string) (quire.Label, bool) {
 
 // TestVanished is W-08: what the kernel is told finds a browser that has gone
 // without a word within 90 s, whether or not bytes are on their way to it.
+//
+//fault:gateway a browser vanishes without a word
+//fault:seen nothing
+//fault:lost nothing
+//fault:repair its connection is found within 90 seconds and closed
 func TestVanished(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -24,6 +24,7 @@ type closeCode uint16
 
 const (
 	closeGoingAway closeCode = 1001 // we are being stopped
+	closeRestart   closeCode = 1012 // another gateway takes our place: come back at once
 	closeRevoked   closeCode = 4401 // the right has ended; sign in to get a new one
 )
 

@@ -486,6 +486,12 @@ func TestPassesBytes(t *testing.T) {
 }
 
 // TestSlowReader is W-10: who does not read is not read for.
+//
+//fault:gateway somebody reads slowly, or not at all
+//fault:seen he alone waits
+//fault:lost nothing
+//fault:repair his reading on
+//fault:also TestSlowPageDelaysNobody
 func TestSlowReader(t *testing.T) {
 	accepted := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 	hold := make(chan struct{})

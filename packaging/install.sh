@@ -61,12 +61,19 @@ if command -v dpkg-query >/dev/null; then
   done
   if [ -n "$missing" ]; then
     echo "Installing:$missing"
-    if compgen -G "$here/packages/*.deb" >/dev/null; then
-      DEBIAN_FRONTEND=noninteractive dpkg --install --skip-same-version "$here"/packages/*.deb
-    else
-      # shellcheck disable=SC2086
-      DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+    apt=(apt-get)
+    if [ -e "$here/packages/Packages" ]; then
+      # apt puts them in order, and leaves alone what is here in a newer version.
+      lists=$(mktemp -d)
+      trap 'rm -rf "$lists"' EXIT
+      mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
+      echo "deb [trusted=yes] file:$here/packages ./" >"$lists/sources.list"
+      apt+=(-o Dir::Etc::SourceList="$lists/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$lists/lists"
+        -o Dir::Cache="$lists/cache" -o APT::Sandbox::User=root)
+      "${apt[@]}" -qq update
     fi
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends $missing
   fi
 elif command -v dnf >/dev/null; then
   dnf install -y acl git-core shadow-utils
@@ -115,9 +122,9 @@ if [ ! -e $conf ]; then
     server | all) [ -z "$server" ] || echo "  \"portal\": \"$server\"," ;;
     esac
     [ -z "$conda" ] || echo "  \"root_environment\": \"$conda\","
-    if [ "$role" = server ]; then
-      echo "  \"listen\": { \"portal\": \":80\" },"
-    fi
+    case $role-$server in
+    server-* | all-http://*[!0-9:]) echo "  \"listen\": { \"portal\": \":80\" }," ;;
+    esac
     echo "}"
   } >$conf
 fi
@@ -126,14 +133,17 @@ fi
 if [ -d /run/systemd/system ]; then
   install -m 0644 $prefix/share/systemd/quire.service /etc/systemd/system/quire.service
   systemctl daemon-reload
-  systemctl enable --now quire.service
+  systemctl enable quire.service
+  start="systemctl start quire.service"
 else
   for name in quire $(echo "$roles" | tr -d '",' | sed 's/[a-z]*/quire-&/g'); do
     install -m 0755 $prefix/share/init/quire "/etc/init.d/$name"
   done
   if command -v update-rc.d >/dev/null; then update-rc.d quire defaults >/dev/null; fi
-  /etc/init.d/quire start
+  start="/etc/init.d/quire start"
 fi
+# What runs already becomes the new program under people's hands.
+if $quire status >/dev/null 2>&1; then $quire restart all; else $start; fi
 
 # The check.
 for _ in $(seq 60); do

@@ -4,8 +4,8 @@
 set -e
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
-  systemctl try-restart quire.service || true
-elif /opt/quire/bin/quire status >/dev/null 2>&1; then
-  echo "Quire runs. \"service quire restart\" takes the new program into use; people's work goes on."
+fi
+if /opt/quire/bin/quire status >/dev/null 2>&1 && ! /opt/quire/bin/quire restart all; then
+  echo "Quire runs on as it was. \"service quire restart\" takes the new program into use with a short pause; people's work goes on."
 fi
 echo "Quire is in /opt/quire. Next: /opt/quire/share/install.sh server (or gateway, or compute)."

@@ -30,7 +30,7 @@ var eventWords = map[string]string{
 	"logout": "signed out", "logout.all": "signed out everywhere", "password.change": "changed the password",
 	"user.create": "made the account", "user.update": "changed the account", "setup.link": "made a set-up link",
 	"join.token": "made a join token:", "join.revoke": "ended a join token", "join.gateway": "joined as a gateway:", "join.compute": "joined as a compute node:",
-	"node.change": "changed the resource", "data-center.change": "changed the data center", "site.remove": "removed from the installation:", "peer.cloned": "a key is on two machines, which were cut off:",
+	"node.change": "changed the resource", "data-center.change": "changed the data center", "site.remove": "removed from the installation:", "authority.rotate": "began a change to the new authority", "authority.renewed": "has a certificate of the new authority:", "authority.finish": "dropped the old authority:", "peer.cloned": "a key is on two machines, which were cut off:",
 }
 
 func newEventView(e quire.Event) eventView {

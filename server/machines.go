@@ -38,6 +38,7 @@ type machinesView struct {
 	Portal  string
 	Centers []centerView
 	Tokens  []quire.JoinToken
+	Turn    control.RotationState
 	Form    machineIn
 	Made    *madeToken
 	Bad     *quire.Error
@@ -73,6 +74,11 @@ func (c *call) machinesPage(menu string, v machinesView) (answer, error) {
 		}
 	}
 	v.Centers = c.s.newCenters(dcs, nodes)
+	if menu == "centers" {
+		if v.Turn, err = c.s.control.Rotation.State(c.ctx(), c.by); err != nil {
+			return answer{}, err
+		}
+	}
 	a := show("machines", title, v)
 	if v.Center != nil || v.Node != nil {
 		return a.again(v.Bad), nil
@@ -175,6 +181,28 @@ func (c *call) makeToken(menu string, k quire.JoinToken, in machineIn) (answer, 
 	}
 	made.Command = "quire " + k.Role + " join " + made.From + " --token " + token
 	return c.machinesPage(menu, machinesView{Made: made})
+}
+
+type authorityIn struct {
+	Do string `form:"do"`
+}
+
+// authorityPost begins a change of the authority, or ends it. The page has named
+// those that must join again then.
+func authorityPost(c *call, in authorityIn) (answer, error) {
+	var err error
+	switch in.Do {
+	case "rotate":
+		err = c.s.control.Rotation.Begin(c.ctx(), c.by)
+	case "finish":
+		_, err = c.s.control.Rotation.Finish(c.ctx(), c.by, true)
+	default:
+		err = quire.Invalid("do", "There is no such action.")
+	}
+	if bad := formProblem(err); bad != nil {
+		return c.machinesPage("centers", machinesView{Bad: bad})
+	}
+	return goTo("/admin/data-centers?done=saved"), err
 }
 
 type tokenRef struct {

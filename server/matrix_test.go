@@ -86,6 +86,7 @@ var matrix = map[string]cell{
 	"GET /admin/data-centers":              {"/admin/data-centers", noBody, admins, ""},
 	"GET /admin/data-centers/events":       {"/admin/data-centers/events", noBody, [6]int{303, 403, 403, 403, 403, 200}, ""},
 	"POST /admin/data-centers":             {"/admin/data-centers", goodForm("name", "!"), [6]int{401, 403, 403, 403, 403, 400}, ""},
+	"POST /admin/authority":                {"/admin/authority", goodForm("do", "?"), [6]int{401, 403, 403, 403, 403, 400}, ""},
 	"GET /admin/data-centers/{id}":         {"/admin/data-centers/d_none", noBody, [6]int{303, 403, 403, 403, 403, 404}, ""},
 	"POST /admin/data-centers/{id}":        {"/admin/data-centers/d_none", goodForm("do", "remove"), [6]int{401, 403, 403, 403, 403, 404}, ""},
 	"GET /admin/resources":                 {"/admin/resources", noBody, admins, ""},

@@ -45,6 +45,7 @@ func table() []Route {
 		page("GET /admin/data-centers", Admin, "Data centers, and how one joins.", centersGet),
 		raw("GET /admin/data-centers/events", Admin, "Its stream.", live(watchAll, machineParts("centers"))),
 		page("POST /admin/data-centers", Admin, "Makes a token by which a gateway joins.", centersPost),
+		page("POST /admin/authority", Admin, "Begins or ends a change of the internal authority.", authorityPost),
 		page("GET /admin/data-centers/{id}", Admin, "The form to change a data center.", centerGet),
 		page("POST /admin/data-centers/{id}", Admin, "Changes or removes a data center.", centerPost),
 		page("GET /admin/resources", Admin, "Compute resources, and how one is added.", resourcesGet),

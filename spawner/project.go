@@ -1,6 +1,7 @@
 package spawner
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -467,8 +468,11 @@ func unmarshal(b []byte, v any) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return quire.Invalid("args", "The order's arguments cannot be read.")
+	// A word that we do not know might be the one that limits the order.
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return &quire.Error{Kind: quire.KindInvalid, Field: "args", Message: "The order asks for something that this node does not know. Upgrade the node.", Err: err}
 	}
 	return nil
 }

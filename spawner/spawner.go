@@ -69,6 +69,7 @@ type Spawner struct {
 	locks map[string]*lock            // one per thing being worked on
 	held  map[quire.SessionID]*held
 	slots chan struct{} // starts at a time
+	talks sync.WaitGroup
 
 	making sync.Mutex // the reserve
 }
@@ -113,7 +114,7 @@ func New(c Config) (*Spawner, error) {
 	}
 	// With a storage that is away or unfit we run all the same: sessions must be
 	// stopped, and somebody must say what is wrong.
-	s.storage = newStorage(c.ProjectRoot, c.Accounts.Keeper(), string(c.Node), c.Log)
+	s.storage = newStorage(c.ProjectRoot, c.Accounts.Keeper(), string(c.Node), filepath.Join(c.StateDir, "storage"), c.Log)
 	s.storage.report(diskHangs)
 	for _, name := range []string{"sessions", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(c.StateDir, name), 0o700); err != nil {
@@ -201,7 +202,18 @@ func (s *Spawner) Serve(l net.Listener) error {
 			conn.Close()
 			return errors.New("spawner: the listener is not a unix socket")
 		}
-		go s.converse(c)
+		s.talks.Go(func() { s.converse(c) })
+	}
+}
+
+// Finish waits until every question has its answer, or ctx ends. It is for after
+// Serve.
+func (s *Spawner) Finish(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { s.talks.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 
@@ -316,7 +328,7 @@ func (s *Spawner) order(ctx context.Context, a ask, files []*os.File) (answer, e
 	case quire.OrderStart:
 		return s.start(ctx, o, account, files)
 	}
-	return answer{}, quire.Invalid("type", "The spawner does not know this order.")
+	return answer{}, quire.Invalid("type", "This node does not know the order. Upgrade it to the server's version.")
 }
 
 // ensureAccount makes a person's account, or finds the one that the site has.

@@ -331,6 +331,11 @@ func (broken) Make(string, Want) (Group, error) { return nil, syscall.ENOSPC }
 // C-17, P-09: on a full disk nothing half-made is left, what runs can be ended,
 // and the node has a reserve to give up; a session can fill its own directory
 // and no more than that.
+//
+//fault:disk the node's disk is full
+//fault:seen a start fails with a sentence; what runs can be ended
+//fault:lost nothing half-made is left
+//fault:repair room
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
@@ -471,6 +476,11 @@ func TestSwitches(t *testing.T) {
 }
 
 // P-07: a fork bomb stays inside its session and can be ended.
+//
+//fault:session an app makes processes without end
+//fault:seen nobody else sees anything: others start and stop as before
+//fault:lost nothing
+//fault:repair the limit holds it, stopping it ends all
 func TestForkBomb(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {

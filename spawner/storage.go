@@ -26,6 +26,7 @@ type storage struct {
 	root   string
 	keeper uint32 // whom the root must belong to
 	probe  string // the directory to try things in, the node's own: the storage may be shared
+	memory string // file with the identity of a storage that was mounted; "" for a look by itself
 	log    *slog.Logger
 
 	mu     sync.Mutex
@@ -48,14 +49,14 @@ const (
 	lockWaits  = 10 * time.Second
 )
 
-func newStorage(root string, keeper uint32, probe string, log *slog.Logger) *storage {
-	return &storage{root: root, keeper: keeper, probe: probePrefix + probe, log: log, last: quire.Storage{Root: root}}
+func newStorage(root string, keeper uint32, probe, memory string, log *slog.Logger) *storage {
+	return &storage{root: root, keeper: keeper, probe: probePrefix + probe, memory: memory, log: log, last: quire.Storage{Root: root}}
 }
 
 // CheckStorage is a look at a project root by itself, for whoever asks on the
 // machine. It leaves nothing behind: no directory, no identity.
 func CheckStorage(root string, keeper uint32) quire.Storage {
-	d := newStorage(root, keeper, string(quire.NewWorkID()), slog.New(slog.DiscardHandler))
+	d := newStorage(root, keeper, string(quire.NewWorkID()), "", slog.New(slog.DiscardHandler))
 	d.look(false)
 	if d.dir != nil {
 		d.dir.Close()
@@ -166,6 +167,9 @@ func (d *storage) look(own bool) {
 			}
 			now.ID = storageName(dir, d.keeper)
 		}
+		if own && fit == nil {
+			d.remember(dir, now.ID)
+		}
 	}
 	if now.Fit = fit == nil; fit != nil {
 		now.Problem = sentence(d.root, fit)
@@ -187,12 +191,57 @@ func sentence(root string, err error) string {
 	return fmt.Sprintf("%s cannot be used: %v.", root, err)
 }
 
-// first opens the project root.
+// first opens the project root. Where a disk or a file server was mounted before,
+// nothing is made beneath its place while it is missing.
 func (d *storage) first(own bool) (*os.File, error) {
-	if own {
+	if !own {
+		return openOurs(d.root, d.keeper)
+	}
+	known := d.remembered()
+	if known == "" {
 		return ownDirectory(d.root, 0o711, d.keeper)
 	}
-	return openOurs(d.root, d.keeper)
+	dir, err := openOurs(d.root, d.keeper)
+	if err == nil && storageName(dir, d.keeper) == known {
+		return dir, nil
+	}
+	if err == nil {
+		dir.Close()
+	} else if !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	return nil, quire.Failed(fmt.Sprintf("The disk or the file server that was mounted for %s (storage %s) is not there; mount it. If another one takes its place, remove %s and restart Quire.", d.root, known, d.memory), err)
+}
+
+// remembered is the identity of the storage that was mounted for this root, "" if
+// none was.
+func (d *storage) remembered() quire.StorageID {
+	if d.memory == "" {
+		return ""
+	}
+	b, err := os.ReadFile(d.memory)
+	id, root, _ := strings.Cut(strings.TrimSuffix(string(b), "\n"), " ")
+	if err != nil || root != d.root || !quire.ValidID('v', id) {
+		return ""
+	}
+	return quire.StorageID(id)
+}
+
+// remember writes down which storage is mounted. A directory of the machine's own
+// disk cannot go missing alone.
+func (d *storage) remember(dir *os.File, id quire.StorageID) {
+	var here, system unix.Stat_t
+	if d.memory == "" || id == "" || unix.Fstat(int(dir.Fd()), &here) != nil || unix.Stat("/", &system) != nil || here.Dev == system.Dev || d.remembered() == id {
+		return
+	}
+	draft := d.memory + ".new"
+	err := os.WriteFile(draft, []byte(string(id)+" "+d.root+"\n"), 0o644)
+	if err == nil {
+		err = os.Rename(draft, d.memory)
+	}
+	if err != nil {
+		d.log.Warn("the storage is not remembered", "root", d.root, "err", err)
+	}
 }
 
 // numbers are what can be seen without writing.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quire"
+	"quire/test"
 )
+
+// forget is an administrator who says that another storage takes the place.
+func (l *lab) forget() {
+	l.t.Helper()
+	if err := os.Remove(filepath.Join(l.c.StateDir, "storage")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		l.t.Fatal(err)
+	}
+}
 
 func needsRoot(t *testing.T) {
 	t.Helper()
@@ -28,6 +38,11 @@ func needsRoot(t *testing.T) {
 
 // F-17: what the project root may lie on, by real mounts. What cannot keep
 // people apart is found, named with what to mount how, and nothing starts there.
+//
+//fault:disk the projects' disk has no access lists
+//fault:seen no project starts on it, and the page says what to mount how
+//fault:lost nothing
+//fault:repair mounting it so
 func TestStorage(t *testing.T) {
 	needsRoot(t)
 	l := newLab(t)
@@ -53,7 +68,7 @@ func TestStorage(t *testing.T) {
 			l.check(os.Chmod(root, 0o711))
 		}
 	}
-	serve := func(s *fileServer) func(*testing.T) { return func(t *testing.T) { mountServer(t, s, root) } }
+	serve := func(s *test.FileServer) func(*testing.T) { return func(t *testing.T) { s.Mount(t, root) } }
 	for _, c := range []struct {
 		name    string
 		mount   func(*testing.T)
@@ -72,11 +87,11 @@ func TestStorage(t *testing.T) {
 		{"xfs", loop("xfs"), "", "", "/dev/loop-control"},
 		{"btrfs", loop("btrfs"), "", "", "/dev/loop-control"},
 		{"noacl", loop("btrfs", "-o", "noacl"), "is mounted with noacl; mount it with acl.", "", "/dev/loop-control"}, // newer kernels refuse it for ext4 and XFS
-		{"a file server", serve(&fileServer{lists: true, pass: true, obey: true}), "", "", "/dev/fuse"},
-		{"root squashed", serve(&fileServer{squash: true, lists: true, pass: true, obey: true}), "root cannot give files to people", "", "/dev/fuse"},
-		{"A is a", serve(&fileServer{fold: true, lists: true, pass: true, obey: true}), "takes capital and small letters in names for the same", "", "/dev/fuse"},
-		{"lists that are not passed on", serve(&fileServer{lists: true, obey: true}), "has no POSIX access lists", "", "/dev/fuse"},
-		{"lists for show", serve(&fileServer{lists: true, pass: true}), "does not obey modes and access lists; mount it with default_permissions", "", "/dev/fuse"},
+		{"a file server", serve(&test.FileServer{Lists: true, Pass: true, Obey: true}), "", "", "/dev/fuse"},
+		{"root squashed", serve(&test.FileServer{Squash: true, Lists: true, Pass: true, Obey: true}), "root cannot give files to people", "", "/dev/fuse"},
+		{"A is a", serve(&test.FileServer{Fold: true, Lists: true, Pass: true, Obey: true}), "takes capital and small letters in names for the same", "", "/dev/fuse"},
+		{"lists that are not passed on", serve(&test.FileServer{Lists: true, Obey: true}), "has no POSIX access lists", "", "/dev/fuse"},
+		{"lists for show", serve(&test.FileServer{Lists: true, Pass: true}), "does not obey modes and access lists; mount it with default_permissions", "", "/dev/fuse"},
 	} {
 		if c.device != "" {
 			if _, err := os.Stat(c.device); err != nil {
@@ -88,6 +103,7 @@ func TestStorage(t *testing.T) {
 			l.t = t
 			c.mount(t)
 			t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+			l.forget()
 			l.again()
 			defer func() { l.s.storage.dir.Close() }() // nil where it could not be opened
 			hello, err := l.s.answer(context.Background(), ask{Op: "hello"}, nil)
@@ -126,6 +142,11 @@ func TestStorage(t *testing.T) {
 
 // F-17: what happens to a storage while it is in use: it is mounted otherwise,
 // something is mounted over it, its server does not answer.
+//
+//fault:disk the projects' disk turns read-only, is full, is mounted over, or hangs
+//fault:seen nothing starts there, and the pages say why; the node itself goes on
+//fault:lost what could not be written
+//fault:repair the disk, as it was
 func TestStorageChanges(t *testing.T) {
 	needsRoot(t)
 	l := newLab(t)
@@ -135,6 +156,7 @@ func TestStorageChanges(t *testing.T) {
 		for unix.Unmount(root, unix.MNT_DETACH) == nil { // whatever is there
 		}
 	})
+	l.forget()
 	l.again()
 	l.must(l.order(quire.OrderDirectory))
 	start := l.order(quire.OrderStart, session(quire.NewSessionID()))
@@ -165,15 +187,15 @@ func TestStorageChanges(t *testing.T) {
 		t.Logf("no file server: %v", err) // a container without it
 		return
 	}
-	server := &fileServer{lists: true, pass: true, obey: true}
-	mountServer(t, server, root)
+	server := &test.FileServer{Lists: true, Pass: true, Obey: true}
+	server.Mount(t, root)
 	if _, err := l.ask(l.order(quire.OrderDirectory)); quire.KindOf(err) != quire.KindFailed || !strings.Contains(err.Error(), "Something else was mounted on") {
 		t.Errorf("mounted over: %v", err)
 	}
 
-	again := server.hang()
+	again := server.Hang()
 	defer again()
-	d := newStorage(root, 0, "late", l.s.c.Log)
+	d := newStorage(root, 0, "late", "", l.s.c.Log)
 	defer func() { d.dir.Close() }()
 	if now, answers := d.report(0); answers || now.Fit || !strings.HasSuffix(now.Problem, "does not answer.") {
 		t.Errorf("a server that hangs: %+v", now)
@@ -185,7 +207,7 @@ func TestStorageChanges(t *testing.T) {
 	if now, answers := d.report(time.Minute); !answers || !now.Fit {
 		t.Errorf("a server that is back: %+v", now)
 	}
-	again = server.hang()
+	again = server.Hang()
 	defer again()
 	if now, answers := d.report(0); !answers || !now.Fit {
 		t.Errorf("a server that is slow: %+v", now)
@@ -200,6 +222,63 @@ func TestStorageChanges(t *testing.T) {
 	if err := d.unfit(); err != nil {
 		t.Errorf("a server that is back again: %v", err)
 	}
+}
+
+// A node starts before its file server is mounted, or without it.
+//
+//fault:disk the projects' disk or file server is not mounted when a node starts
+//fault:seen nothing starts there, and the pages say what to mount; nothing is made beneath its place
+//fault:lost nothing
+//fault:repair mounting it; nothing needs a restart
+func TestStorageIsMissing(t *testing.T) {
+	needsRoot(t)
+	l := newLab(t)
+	place := l.c.ProjectRoot
+	mount := func() { l.check(unix.Mount("test", place, "tmpfs", 0, "mode=711")) }
+	kept := place + ".disk"
+	l.check(os.Mkdir(kept, 0o700))
+	l.forget() // what was there before the disk
+	mount()
+	l.check(unix.Mount(place, kept, "", unix.MS_BIND, "")) // it is away then, not gone
+	t.Cleanup(func() {
+		for unix.Unmount(place, unix.MNT_DETACH) == nil || unix.Unmount(kept, unix.MNT_DETACH) == nil { // whatever is there
+		}
+	})
+	l.again()
+	l.must(l.order(quire.OrderDirectory))
+	refused := func(t *testing.T, what string) {
+		t.Helper()
+		if _, err := l.ask(l.order(quire.OrderDirectory)); quire.KindOf(err) != quire.KindFailed || !strings.Contains(err.Error(), "is not there; mount it.") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	before, err := os.ReadDir(place)
+	l.check(err)
+	l.again()
+	refused(t, "it is not mounted")
+	after, err := os.ReadDir(place)
+	if err != nil || len(after) != len(before) {
+		t.Errorf("beneath its place: %v %v, before %v", after, err, before)
+	}
+	l.check(os.Rename(place, place+".aside"))
+	l.again()
+	refused(t, "its place is missing too")
+	if _, err := os.Stat(place); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a place was made: %v", err)
+	}
+	l.check(os.Rename(place+".aside", place))
+	mount()
+	refused(t, "another one is mounted")
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	l.check(unix.Mount(kept, place, "", unix.MS_BIND, ""))
+	l.s.storage.report(time.Minute)
+	l.must(l.order(quire.OrderDirectory)) // without a restart
+	l.check(unix.Unmount(place, unix.MNT_DETACH))
+	l.forget()
+	mount()
+	l.again()
+	l.must(l.order(quire.OrderDirectory))
 }
 
 // F-17: the lines of the kernel's list for what no machine of ours can mount.
@@ -231,6 +310,10 @@ func TestMountLines(t *testing.T) {
 // F-16: two nodes on one storage show the same identity, although they come at
 // the same time, and of two that get the same order at once one does it while
 // the other finds it done.
+//
+//fault:disk two nodes on one storage make one project at once
+//fault:seen one waits for the other
+//fault:lost nothing
 func TestTwoNodesOnOneStorage(t *testing.T) {
 	one, two := newLab(t), newLab(t)
 	two.c.Verifier, two.signer = one.c.Verifier, one.signer

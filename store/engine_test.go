@@ -125,6 +125,12 @@ func TestSchemasAgree(t *testing.T) {
 
 // The database dies and comes back: what was acknowledged is there, who writes
 // meanwhile is told in time, and no restart of ours is needed.
+//
+//fault:database PostgreSQL is killed
+//fault:seen changes are refused at once with a sentence
+//fault:lost nothing that was confirmed
+//fault:repair connections are made anew when it is back; nothing of Quire needs a restart
+//fault:also TestDatabaseMoves
 func TestPostgresDies(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about SQLite's file, or was run already
@@ -173,6 +179,11 @@ func TestPostgresDies(t *testing.T) {
 
 // A database that has fewer commits than were seen is not written to: a standby
 // was promoted that had not heard of them all.
+//
+//fault:database a standby is promoted that lacks changes
+//fault:seen every change is refused
+//fault:lost what the standby lacks
+//fault:repair an administrator, who looks and restarts the server
 func TestLostCommitsAreNoticed(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about SQLite's file, or was run already

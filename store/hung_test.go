@@ -56,6 +56,11 @@ func TestAnyTextMoves(t *testing.T) {
 
 // Connections end behind our back, as in a quick restart or a failover: what
 // begins afterwards does not notice.
+//
+//fault:database PostgreSQL breaks connections off
+//fault:seen nothing
+//fault:lost nothing, and nothing is done twice
+//fault:repair others are taken
 func TestBrokenConnectionsAreReplaced(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about SQLite's file, or was run already
@@ -132,6 +137,11 @@ func TestTheRolesIsolationDoesNotMatter(t *testing.T) {
 // A machine that neither answers nor breaks the connection holds nobody up for
 // ever: not in a statement, not at the end of a write or a read, not when
 // connecting. When it goes on, so do we.
+//
+//fault:database PostgreSQL hangs
+//fault:seen a sentence after eight seconds at most
+//fault:lost nothing
+//fault:repair connections are made anew
 func TestAHungDatabase(t *testing.T) {
 	if runsOnPostgres() {
 		return // it is about SQLite's file, or was run already

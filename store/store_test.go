@@ -147,6 +147,9 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := Check(context.Background(), file); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("a newer schema passes the check: %v", err)
+	}
 	if _, err = Open(context.Background(), file); err == nil || !strings.Contains(err.Error(), "newer") || !strings.Contains(err.Error(), "99999") {
 		t.Fatalf("%v", err)
 	}

@@ -38,7 +38,8 @@ type Host struct {
 	f    *Fleet
 	cmd  *exec.Cmd
 	stop io.WriteCloser
-	pid  int // its first process
+	pid  int               // its first process
+	ends map[string]string // of its wires, here
 
 	mu  sync.Mutex
 	up  *exec.Cmd
@@ -82,7 +83,7 @@ func (f *Fleet) Host(name string, at map[string]string) *Host {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	h := &Host{Name: name, f: f, cmd: exec.Command(script, "sh", "-c", "hostname "+name+"; echo ready; exec cat >/dev/null")}
+	h := &Host{Name: name, f: f, ends: map[string]string{}, cmd: exec.Command(script, "sh", "-c", "hostname "+name+"; echo ready; exec cat >/dev/null")}
 	h.stop, err = h.cmd.StdinPipe()
 	if err != nil {
 		f.t.Fatal(err)
@@ -114,6 +115,7 @@ func (f *Fleet) Host(name string, at map[string]string) *Host {
 		f.ip("link", "add", here, "type", "veth", "peer", "name", "p"+here)
 		f.ip("link", "set", "p"+here, "netns", strconv.Itoa(h.pid), "name", there)
 		f.ip("link", "set", here, "master", wire, "up")
+		h.ends[wire] = here
 		h.must("ip", "addr", "add", address+"/24", "dev", there)
 		h.must("ip", "link", "set", there, "up")
 	}

@@ -145,6 +145,28 @@ def _sweep(host):
 // One server, two data centers, three nodes, on wires of their own: a node is on
 // none with the server. They are set up as docs/admin/machines.md says, used, cut,
 // killed, and taken apart.
+//
+//fault:gateway one of two gateways is down
+//fault:seen people of its data center wait; those of the other one see nothing of it
+//fault:lost nothing: kernels go on
+//fault:repair it comes back
+//fault:network server and gateway are cut off from each other
+//fault:seen apps go on within the grace
+//fault:lost nothing
+//fault:repair all agrees again within seconds of healing
+//fault:network gateway and node are cut off from each other
+//fault:seen the node is seen as away; its kernels are there again afterwards
+//fault:lost nothing
+//fault:repair healing
+//fault:keys a gateway's or node's key is stolen
+//fault:seen nothing: it orders nothing, and opens nothing of another data center
+//fault:lost nothing
+//fault:repair removing it, and joining again
+//fault:also TestStrangers
+//fault:keys the address of the portal changes
+//fault:seen people sign in again at the new one
+//fault:lost nothing: running work goes on
+//fault:repair gateways follow by themselves
 func TestDataCenters(t *testing.T) {
 	f := NewFleet(t, "front", "north", "south")
 	ctx := within(t, 5*time.Minute)

@@ -42,6 +42,12 @@ func running(t *testing.T, ctx context.Context, b *Browser, path string) {
 
 // A stranger starts Quire, chooses a name, opens the notebook and runs a cell;
 // then every role dies in turn, as in a crash, and nothing he had is lost.
+//
+//fault:server the server is killed
+//fault:seen kernels, terminals and open sockets go on; pages of the portal come back within seconds
+//fault:lost nothing that was confirmed
+//fault:repair the supervisor starts it again
+//fault:also TestDataCenters
 func TestFirstCellAndEveryRoleDies(t *testing.T) {
 	s := Up(t)
 	ctx := within(t, 4*time.Minute)

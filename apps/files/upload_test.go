@@ -19,6 +19,11 @@ import (
 
 // U-01 and U-05: names, sizes that lie, pieces twice, too many bytes, a process
 // that starts anew, and what is left over after a day.
+//
+//fault:disk an upload is cut
+//fault:seen it goes on where it was
+//fault:lost nothing
+//fault:repair the page, or sending it again
 func TestUploads(t *testing.T) {
 	tree, dir := newTree(t)
 	state := t.TempDir()

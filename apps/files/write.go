@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -116,6 +117,58 @@ func (t *Tree) writeNew(dir *os.File, path, name string, content []byte) (Conten
 	}
 	settle(dir)
 	return t.written(path, content, nil)
+}
+
+// WriteLike writes a new file with the rights that another has: who may not read
+// that one may not read this one. Where they cannot be had, it is this account's
+// alone.
+func (t *Tree) WriteLike(path string, content []byte, like string) error {
+	path, err := t.clean(path)
+	if err != nil {
+		return err
+	}
+	if like, err = t.clean(like); err != nil {
+		return err
+	}
+	dir, name, err := t.parent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	old, err := t.at(like, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(old.Fd()), &st); err != nil {
+		return explain(err, like)
+	}
+	temp, tempName, err := newTemp(dir, nil)
+	if err != nil {
+		return explain(err, path)
+	}
+	defer temp.Close()
+	// The rights come before the content.
+	if !likeness(temp, old, &st) {
+		unix.Fremovexattr(int(temp.Fd()), "system.posix_acl_access")
+		err = temp.Chmod(0o600)
+	}
+	if err == nil {
+		_, err = temp.Write(content)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err == nil {
+		err = renameNew(dir, tempName, dir, name)
+	}
+	if err != nil {
+		unix.Unlinkat(int(dir.Fd()), tempName, 0)
+		return explain(err, path)
+	}
+	settle(dir)
+	return nil
 }
 
 // written describes what Write left behind.
@@ -297,16 +350,9 @@ func note(f *os.File) {
 
 // changed says who changed a file as far as one can know: a note of ours that is
 // of the same time as the content, or that the file itself is another one.
-func changed(f *os.File, st *unix.Stat_t, want string) *ErrChanged {
+func changed(f *os.File, st *unix.Stat_t, want string) error {
 	e := &ErrChanged{At: time.Unix(st.Mtim.Unix()), Version: version(st)}
-	b := make([]byte, 64)
-	if n, err := unix.Getxattr(procPath(f), changedBy, b); err == nil {
-		var uid uint32
-		var at int64
-		if _, err := fmt.Sscanf(string(b[:n]), "%d %d", &uid, &at); err == nil && at == st.Mtim.Nano() {
-			e.UID, e.Known = uid, true
-		}
-	}
+	e.UID, e.Known = noted(f, st)
 	// Another inode of the name was made by its owner.
 	if !e.Known && !strings.HasPrefix(want, strconv.FormatUint(st.Ino, 16)+".") {
 		e.UID, e.Known = st.Uid, true
@@ -314,23 +360,40 @@ func changed(f *os.File, st *unix.Stat_t, want string) *ErrChanged {
 	return e
 }
 
-// Changed says who changed a file after somebody had read the given version, and
-// when. Until somebody did, the answer is who changed it last.
-func (t *Tree) Changed(path, since string) (*ErrChanged, error) {
+// noted is who left a note of the time that the content has.
+func noted(f *os.File, st *unix.Stat_t) (uid uint32, ok bool) {
+	b := make([]byte, 64)
+	n, err := unix.Getxattr(procPath(f), changedBy, b)
+	if err != nil {
+		return 0, false
+	}
+	var at int64
+	if _, err := fmt.Sscanf(string(b[:n]), "%d %d", &uid, &at); err != nil || at != st.Mtim.Nano() {
+		return 0, false
+	}
+	return uid, true
+}
+
+// ChangedBy says who wrote the content that a file has, if that is known: whoever
+// saved it with us, or its owner, where that is somebody else than this account.
+func (t *Tree) ChangedBy(path string) (uid uint32, ok bool) {
 	path, err := t.clean(path)
 	if err != nil {
-		return nil, err
+		return 0, false
 	}
 	f, err := t.at(path, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
-		return nil, err
+		return 0, false
 	}
 	defer f.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, explain(err, path)
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return 0, false
 	}
-	return changed(f, &st, since), nil
+	if uid, ok = noted(f, &st); ok {
+		return uid, true
+	}
+	return st.Uid, st.Uid != uint32(os.Geteuid())
 }
 
 // likeness gives a new file the mode, group, access list and attributes of the
@@ -371,18 +434,35 @@ func likeness(f, old *os.File, st *unix.Stat_t) bool {
 	return f.Chmod(os.FileMode(st.Mode&0o777)) == nil
 }
 
-// renameNew moves a name where nothing may be yet.
+// renameNew moves a name where nothing may be yet. On a file server that cannot do
+// that in one step a file gets its new name as a second one first, which fails if
+// the name is taken. A directory has one name only: there somebody who makes an
+// empty directory of the same name between our look and the move loses it, and a
+// file or a directory with something in it makes the move fail.
 func renameNew(from *os.File, name string, to *os.File, newName string) error {
-	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), newName, unix.RENAME_NOREPLACE)
+	old, target := int(from.Fd()), int(to.Fd())
+	err := unix.Renameat2(old, name, target, newName, unix.RENAME_NOREPLACE)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return err
 	}
-	// Without that call, the existence is looked at first, which is not atomic.
 	var st unix.Stat_t
-	if unix.Fstatat(int(to.Fd()), newName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		return unix.EEXIST
+	if err := unix.Fstatat(old, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
-	return unix.Renameat(int(from.Fd()), name, int(to.Fd()), newName)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err := unix.Linkat(old, name, target, newName, 0)
+		if err == nil {
+			return unix.Unlinkat(old, name, 0)
+		}
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		// Another's file, or no second names there: as with a directory.
+	}
+	if err := unix.Fstatat(target, newName, &st, unix.AT_SYMLINK_NOFOLLOW); !errors.Is(err, unix.ENOENT) {
+		return cmp.Or(err, error(unix.EEXIST))
+	}
+	return unix.Renameat(old, name, target, newName)
 }
 
 // settle makes a rename last through a power cut. An O_PATH descriptor cannot.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,8 +22,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func python(t *testing.T) Spec {
 	return Spec{ID: newID(), Name: "python3", Argv: []string{"/usr/bin/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"}, Dir: t.TempDir()}
@@ -185,6 +181,12 @@ func running(pid int) bool {
 
 // A kernel answers, is interrupted, restarted, asks for input, dies and is started
 // again, and at last is ended with what it started.
+//
+//fault:session a kernel dies
+//fault:seen its page says why; it is started again
+//fault:lost its variables
+//fault:repair running the cells again
+//fault:also TestKernelsThatDoNotLive
 func TestKernelLives(t *testing.T) {
 	w := newWorld(t)
 	id := w.start(python(t))

@@ -300,13 +300,14 @@ func (s *server) failChanged(w http.ResponseWriter, r *http.Request, p string, e
 	if path.Ext(p) == ".ipynb" {
 		what = "notebook"
 	}
-	about := s.whoChanged(r, e)
+	about := object{"at": e.At.UTC().Format(stamp), "gone": e.Gone, "by": nil, "me": false}
 	who := "Somebody"
-	if by, ok := about["by"].(string); ok {
-		who = by
-	}
-	if about["me"] == true {
-		who = "You"
+	if e.Known {
+		who = s.people.Names(r.Context(), []uint32{e.UID})[e.UID]
+		about["by"] = who
+		if e.UID == uint32(os.Geteuid()) {
+			who, about["me"] = "You", true
+		}
 	}
 	message := fmt.Sprintf("%s changed this %s at %s.", who, what, e.At.Format("15:04"))
 	if e.Gone {
@@ -317,16 +318,6 @@ func (s *server) failChanged(w http.ResponseWriter, r *http.Request, p string, e
 		}
 	}
 	answer(w, http.StatusConflict, object{"message": message, "reason": nil, "quire": about})
-}
-
-// whoChanged is what the page is told of a change.
-func (s *server) whoChanged(r *http.Request, e *files.ErrChanged) object {
-	about := object{"at": e.At.UTC().Format(stamp), "gone": e.Gone, "by": nil, "me": false}
-	if e.Known {
-		about["by"] = s.people.Names(r.Context(), []uint32{e.UID})[e.UID]
-		about["me"] = e.UID == uint32(os.Geteuid())
-	}
-	return about
 }
 
 func (s *server) servePost(w http.ResponseWriter, r *http.Request, p string) error {
@@ -430,8 +421,10 @@ func (s *server) copy(w http.ResponseWriter, r *http.Request, dir, from string) 
 	if err != nil {
 		return err
 	}
-	if hidden(from) || hidden(dir) {
-		return visible(".")
+	for _, at := range []string{from, dir} {
+		if err := visible(at); err != nil {
+			return err
+		}
 	}
 	real, info, err := s.look(from)
 	if err != nil {

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"quire"
@@ -27,15 +29,15 @@ import (
 	"quire/ticket"
 )
 
-// roleCmd runs one role. The supervisor hands over its listeners: fd 3 is a
-// pipe that closes when the supervisor is gone, fd 4 and on are the role's own.
+// roleCmd runs one role. The supervisor hands over its listeners: fd 3 is the
+// line to it, which closes when it is gone, fd 4 and on are the role's own.
 type roleCmd struct {
 	Config string `short:"c" required:"" placeholder:"FILE" help:"The file the supervisor wrote."`
 }
 
 const (
-	lifeLine = 3
-	firstFD  = 4
+	lineFD  = 3
+	firstFD = 4
 )
 
 // Run finds out which role it is from the command that was typed.
@@ -52,25 +54,38 @@ func (r roleCmd) Run(ctx context.Context) error {
 	slog.SetDefault(log)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		io.Copy(io.Discard, os.NewFile(lifeLine, "life")) // ends with the supervisor
-		stop()
-	}()
+	if name == "spawner" && c.Local.Separate && !c.AllowSetuid { // what sudo gives, its parents must have kept
+		// It may start us again, so nothing has been heard from the supervisor yet.
+		if err := launch.Confine(); err != nil {
+			return err
+		}
+	}
+	line, err := inheritedLine(lineFD)
+	if err != nil {
+		return err
+	}
+	t := takeTurn(ctx, line, stop)
 	origins, err := quire.NewOrigins(quire.OriginConfig{Portal: c.Portal, Apps: c.Apps, Aliases: c.Hosts})
 	if err != nil {
 		return err
 	}
 	log.Info("starting", "version", version, "pid", os.Getpid(), "uid", os.Getuid())
 	dir := filepath.Join(c.Dirs.Data, name)
-	run := map[string]func(context.Context, Config, string, quire.Origins, *slog.Logger) error{
-		"server": runServer, "gateway": runGateway, "compute": runCompute, "spawner": runSpawner,
+	run := map[string]func(context.Context, *turn, Config, string, quire.Origins, *slog.Logger) error{
+		"server": runServer, "worker": runWorker, "gateway": runGateway, "compute": runCompute, "spawner": runSpawner,
 	}[name]
-	err = run(ctx, c, dir, origins, log)
+	err = run(ctx, t, c, dir, origins, log)
 	if ctx.Err() != nil || err == nil {
 		return nil
 	}
 	log.Error("ended", "err", err)
 	return err
+}
+
+// speaks is what we say of ourselves to other machines.
+func speaks() remote.Speaks {
+	n, _ := strconv.Atoi(protocol)
+	return remote.Speaks{Protocol: n, Version: version}
 }
 
 func inherited(fd uintptr) (net.Listener, error) {
@@ -92,40 +107,77 @@ func (f fleet) Machine(dc quire.DataCenter, n quire.Node) quire.Machine {
 	return remote.NewMachine(f.id, n.ID, func(ctx context.Context) (net.Conn, error) { return door.DialNode(ctx, n.ID) })
 }
 
-func runServer(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+// An office is what a server and a worker have alike: the keys, the database, and
+// control over both.
+type office struct {
+	*control.Control
+	store *store.Store
+}
+
+func (c Config) office(ctx context.Context, t *turn, origins quire.Origins, worker bool, log *slog.Logger) (o office, err error) {
+	dir := filepath.Join(c.Dirs.Data, "server")
 	id, err := remote.LoadIdentity(dir)
 	if err != nil {
-		return err
+		return o, err
 	}
+	id.Speaks = speaks()
 	authority, err := remote.LoadAuthority(dir)
 	if err != nil {
-		return err
+		return o, err
 	}
+	authority.Follow(id)
 	signer, err := ticket.LoadSigner(filepath.Join(dir, "order.key"))
 	if err != nil {
-		return err
+		return o, err
 	}
 	address, err := c.database()
 	if err != nil {
-		return err
+		return o, err
 	}
-	st, err := store.Open(ctx, address)
-	if err != nil {
-		return err
+	if err := store.Check(ctx, address); err != nil {
+		return o, err
 	}
-	defer st.Close()
-	l := c.Local
-	ctl, err := control.New(control.Config{
-		Store: st, Signer: signer, Origins: origins, Fleet: fleet{id}, Log: log,
-		Authority: authority, AppsDefault: c.Apps,
+	// What writes into a SQLite file, and who does the works, is one process at a time.
+	if err := t.begin(); err != nil {
+		return o, err
+	}
+	if o.store, err = store.Open(ctx, address); err != nil {
+		return o, err
+	}
+	o.Control, err = control.New(control.Config{
+		Store: o.store, Signer: signer, Origins: origins, Fleet: fleet{id}, Log: log,
+		Authority: authority, AppsDefault: c.Apps, Worker: worker,
 		Accounts: c.accounts(), ProjectRoot: c.Dirs.Projects,
 		Grace: time.Duration(c.GraceMinutes) * time.Minute, KeepDeleted: time.Duration(c.KeepDeletedDays) * 24 * time.Hour, DigitNames: c.DigitNames,
 		Anonymous: c.Anonymous == "read-public", VisitorName: c.AnonymousAccount,
 	})
 	if err != nil {
+		o.store.Close()
+		return o, err
+	}
+	id.Check = o.CheckPeer
+	go renewOwn(ctx, authority, log)
+	return o, nil
+}
+
+// runWorker does the works and serves nobody.
+func runWorker(ctx context.Context, t *turn, c Config, _ string, origins quire.Origins, log *slog.Logger) error {
+	ctl, err := c.office(ctx, t, origins, true, log)
+	if err != nil {
 		return err
 	}
-	id.Check = ctl.CheckPeer
+	defer ctl.store.Close()
+	return ctl.Run(t.serving())
+}
+
+func runServer(ctx context.Context, t *turn, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+	o, err := c.office(ctx, t, origins, false, log)
+	if err != nil {
+		return err
+	}
+	serving := t.serving()
+	defer o.store.Close()
+	ctl, l := o.Control, c.Local
 	if l.DataCenter != "" {
 		if err := ctl.Site.Join(ctx, quire.Actor{System: true}, quire.DataCenter{
 			ID: l.DataCenter, Name: "local", Gateway: l.Gateway, Address: l.GatewayAddr, Summary: "This machine",
@@ -133,7 +185,6 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 			return err
 		}
 	}
-	go renewOwn(ctx, authority, id, log)
 	portal, err := server.New(server.Config{Control: ctl, Origins: origins, Log: log, Version: version, Host: l.Host, Elsewhere: !c.has("gateway"), Proxies: c.proxies()})
 	if err != nil {
 		return err
@@ -142,46 +193,50 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 	if err != nil {
 		return err
 	}
-	fronts := []front{{h: portal, secure: secure}, {h: adminHandler(ctl, origins.Portal())}}
+	fronts := []front{{h: portal, secure: secure, proxies: c.proxies()}, {h: adminHandler(ctl, origins.Portal())}}
 	if c.Listen.Redirect != "" {
-		fronts = append(fronts, front{h: redirect})
+		fronts = append(fronts, front{h: redirect, proxies: c.proxies()})
 	}
 	for i := range fronts {
 		if fronts[i].l, err = inherited(firstFD + uintptr(i)); err != nil {
 			return err
 		}
 	}
-	ended := make(chan error, 1+len(fronts))
-	go func() { ended <- ctl.Run(ctx) }()
+	context.AfterFunc(serving, func() { portal.Shutdown(ctx) }) // live streams end at once; pages come back by themselves
+	answered, failed := make(chan struct{}), make(chan error, 1+len(fronts))
+	deciding, stopDeciding := context.WithCancel(context.Background())
+	defer stopDeciding()
+	var deciders, answers sync.WaitGroup
+	deciders.Go(func() { failed <- ctl.Run(deciding) })
 	for _, f := range fronts {
-		go func() { ended <- f.serve(ctx, log) }()
+		answers.Go(func() { failed <- f.serve(serving, log) })
 	}
+	go func() { answers.Wait(); close(answered) }()
 	if c.TLS.ACME != nil {
 		go obtain(secure, hostOf(origins.Portal()))
 	}
-	err = <-ended
-	if ctx.Err() != nil {
-		for range fronts {
-			<-ended
+	select {
+	case err := <-failed:
+		if serving.Err() == nil {
+			return err
 		}
+	case <-serving.Done():
 	}
-	return err
+	// What is asked already is decided and answered, then nothing is decided any more.
+	<-answered
+	stopDeciding()
+	deciders.Wait()
+	return nil
 }
 
 // renewOwn keeps the server's own certificate good. Those of gateways and nodes
 // are renewed through their links.
-func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log *slog.Logger) {
+func renewOwn(ctx context.Context, a *remote.Authority, log *slog.Logger) {
 	t := time.NewTicker(6 * time.Hour)
 	defer t.Stop()
 	for {
-		if is := id.Is(); time.Until(is.Expires) < 10*24*time.Hour {
-			cert, err := a.Certify(id.Role, id.Node, is.Generation+1, is.Public)
-			if err == nil {
-				err = id.Renew(cert)
-			}
-			if err != nil {
-				log.Error("the server's own certificate was not renewed", "err", err)
-			}
+		if err := a.RenewOwn(10 * 24 * time.Hour); err != nil {
+			log.Error("the server's own certificate was not renewed", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -193,33 +248,26 @@ func renewOwn(ctx context.Context, a *remote.Authority, id *remote.Identity, log
 
 // A front is a listener and who answers on it.
 type front struct {
-	l      net.Listener
-	h      http.Handler
-	secure *tls.Config // nil: plain
+	l       net.Listener
+	h       http.Handler
+	secure  *tls.Config   // nil: plain
+	proxies quire.Proxies // those that come for many people
 }
 
-// serve answers until ctx ends, then lets what is under way finish for a moment.
+// serve takes what comes until ctx ends, then lets what is under way finish for a
+// moment. It returns when nothing is answered any more.
 func (f front) serve(ctx context.Context, log *slog.Logger) error {
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	said := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	if f.secure != nil {
 		said = remote.QuietLog(log) // a stranger can fail a handshake as often as he likes
 	}
 	s := &http.Server{
 		Handler: f.h, TLSConfig: f.secure, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: said, BaseContext: func(net.Listener) context.Context { return requests }, ConnState: remote.NewNewcomers(f.proxies, log).State,
 	}
-	go func() {
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		if s.Shutdown(end) != nil {
-			s.Close()
-		}
-	}()
-	if f.secure != nil {
-		return s.ServeTLS(f.l, "", "")
-	}
-	return s.Serve(f.l)
+	return serve(ctx, s, f.l)
 }
 
 // accounts chooses, once, as whom people's processes run.
@@ -233,7 +281,7 @@ func (c Config) accounts() control.Accounts {
 	return control.FoundAccounts()
 }
 
-func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+func runGateway(ctx context.Context, t *turn, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
@@ -241,11 +289,15 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 	id, err := remote.LoadIdentity(dir)
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet: quire gateway join --server URL --token TOKEN")
-		return front{l: l, h: http.HandlerFunc(notJoined)}.serve(ctx, log)
+		if err := t.begin(); err != nil {
+			return err
+		}
+		return front{l: l, h: http.HandlerFunc(notJoined)}.serve(t.serving(), log)
 	}
 	if err != nil {
 		return err
 	}
+	id.Speaks = speaks()
 	moved := func(quire.GatewaySite) {}
 	if !c.has("server") {
 		site, err := remote.LoadSite(dir)
@@ -292,6 +344,9 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 		return err
 	}
 	id.Check = g.CheckPeer
+	if err := t.begin(); err != nil {
+		return err
+	}
 	if _, unix := socketPath(c.Listen.Gateway); unix {
 		control, err := inherited(firstFD + 1)
 		if err != nil {
@@ -300,10 +355,24 @@ func runGateway(ctx context.Context, c Config, dir string, origins quire.Origins
 		go g.ServeControl(control)
 	}
 	context.AfterFunc(ctx, func() { g.Close() })
-	if err := g.Serve(l); ctx.Err() == nil {
+	drained := make(chan struct{})
+	context.AfterFunc(t.serving(), func() {
+		defer close(drained)
+		if t.drained() {
+			end, cancel := context.WithTimeout(ctx, drainTime-5*time.Second)
+			defer cancel()
+			g.Drain(end, t.released)
+			g.Close()
+		}
+	})
+	err = g.Serve(l)
+	switch {
+	case t.drained():
+		<-drained
+	case ctx.Err() == nil:
 		return err
 	}
-	return nil // to start again with other addresses
+	return nil // perhaps to start again with other addresses
 }
 
 // notJoined is what a gateway says that is nobody's yet.
@@ -314,7 +383,7 @@ func notJoined(w http.ResponseWriter, _ *http.Request) {
 	io.WriteString(w, "This gateway is not registered with a server yet. On its machine: quire gateway join --server URL --token TOKEN\n")
 }
 
-func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
+func runCompute(ctx context.Context, t *turn, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
@@ -323,12 +392,16 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet: quire compute join --gateway URL --token TOKEN")
 		l.Close() // nobody is answered
-		<-ctx.Done()
+		if err := t.begin(); err != nil {
+			return err
+		}
+		<-t.serving().Done()
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	id.Speaks = speaks()
 	door := c.Local.Gateway
 	if !c.has("server") {
 		site, err := remote.LoadSite(dir)
@@ -347,29 +420,47 @@ func runCompute(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if err != nil {
 		return err
 	}
+	// One compute at a time watches sessions and writes down what it knows of them.
+	if err := t.begin(); err != nil {
+		return err
+	}
 	node, err := compute.New(compute.Config{
 		Node: id.Node, Verifier: verifier, RunDir: c.Dirs.Run, StateDir: dir,
-		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew,
+		Spawner: filepath.Join(c.Dirs.Run, "spawner.sock"), Version: version, Log: log, Identity: id.Is, Renew: id.Renew, Trust: id.Trust,
 	})
 	if err != nil {
 		return err
 	}
-	defer node.Close()
 	s := remote.Server(id, remote.NodeHandler(node, node, log), log, remote.RoleServer, remote.RoleGateway)
-	context.AfterFunc(ctx, func() { s.Close() })
-	return s.ServeTLS(l, "", "")
+	serving := t.serving()
+	if err := serve(serving, s, l); serving.Err() == nil {
+		return err
+	}
+	// An order that takes longer is given up: the server gives it again.
+	if !node.Release(finishTime) || !t.drained() {
+		return nil
+	}
+	t.released()
+	// What browsers and apps are saying to each other may come to its end. A
+	// revocation that we do not hear of any more waits no longer than this.
+	select {
+	case <-ctx.Done():
+	case <-time.After(lastWords):
+	}
+	return nil
 }
 
-func runSpawner(ctx context.Context, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
-	if c.Local.Separate && !c.AllowSetuid { // what sudo gives, its parents must have kept
-		if err := launch.Confine(); err != nil {
-			return err
-		}
-	}
+// lastWords is how long streams go on at a compute that was replaced.
+const lastWords = 1500 * time.Millisecond
+
+func runSpawner(ctx context.Context, t *turn, c Config, dir string, _ quire.Origins, log *slog.Logger) error {
 	verifier, err := ticket.LoadVerifier(filepath.Join(dir, "order.pub"))
 	if errors.Is(err, fs.ErrNotExist) && !c.has("server") {
 		log.Warn("not joined yet")
-		<-ctx.Done()
+		if err := t.begin(); err != nil {
+			return err
+		}
+		<-t.serving().Done()
 		return nil
 	}
 	if err != nil {
@@ -388,16 +479,24 @@ func runSpawner(ctx context.Context, c Config, dir string, _ quire.Origins, log 
 	if err := c.sessions(&cfg); err != nil {
 		return err
 	}
-	sp, err := spawner.New(cfg)
-	if err != nil {
-		return err
-	}
 	l, err := inherited(firstFD)
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { l.Close() })
-	return sp.Serve(l)
+	// One spawner at a time holds sessions and clears up behind them.
+	if err := t.begin(); err != nil {
+		return err
+	}
+	sp, err := spawner.New(cfg)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(t.serving(), func() { l.Close() })
+	err = sp.Serve(l)
+	if t.drained() {
+		sp.Finish(ctx)
+	}
+	return err
 }
 
 // sessions chooses, once, how sessions are kept apart: each its own account, in

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -32,8 +31,8 @@ func (s *supervisor) report(w http.ResponseWriter, _ *http.Request) {
 		r.mu.Lock()
 		st := roleState{Name: r.name, State: "waiting", Since: r.since, Restarts: r.restarts, Last: r.last, Log: s.logFile(r)}
 		switch {
-		case r.cmd != nil:
-			st.State, st.PID = "running", r.cmd.Process.Pid
+		case r.now != nil:
+			st.State, st.PID, st.Since = "running", r.now.Pid, r.now.since
 		case r.stopped:
 			st.State = "stopped"
 		}
@@ -64,41 +63,19 @@ func (s *supervisor) command(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "there is no such role on this machine", http.StatusNotFound)
 }
 
-// do waits until the process is as it should be. What runs is asked to end, and
-// ended for good if it does not within ten seconds.
+// do waits until the process is as it should be.
 func (r *role) do(ctx context.Context, what string) error {
-	r.mu.Lock()
-	old := r.cmd
-	r.stopped = what == "stop"
-	r.mu.Unlock()
-	if old != nil && what != "start" {
-		old.Process.Signal(syscall.SIGTERM)
-	}
-	r.stir()
-	t := time.NewTicker(20 * time.Millisecond)
-	defer t.Stop()
-	for kill := time.Now().Add(10 * time.Second); ; {
-		r.mu.Lock()
-		now := r.cmd
-		r.mu.Unlock()
-		if what == "stop" && now == nil || what != "stop" && now != nil && (now != old || what == "start") {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
-			if old != nil && now == old && time.Now().After(kill) {
-				old.Process.Kill()
-			}
-		}
-	}
-}
-
-func (r *role) stir() {
+	a := ask{ctx: ctx, do: what, done: make(chan error, 1)}
 	select {
-	case r.wake <- struct{}{}:
-	default:
+	case r.asked <- a:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -148,7 +125,7 @@ func supervisorOf(config string) (*adminClient, error) {
 // oneRole is a command for one process.
 type oneRole struct {
 	Config string `short:"c" placeholder:"FILE" help:"Configuration file."`
-	Role   string `arg:"" help:"server, gateway, compute or spawner."`
+	Role   string `arg:"" help:"server, worker, gateway, compute or spawner; of restart also all, Quire's supervisor with them."`
 }
 
 func (o oneRole) tell(ctx context.Context, do, done string) error {
@@ -172,4 +149,18 @@ func (s startCmd) Run(ctx context.Context) error { return s.tell(ctx, "start", "
 
 type restartCmd struct{ oneRole }
 
-func (s restartCmd) Run(ctx context.Context) error { return s.tell(ctx, "restart", "was restarted") }
+// Run puts new processes in the place of old ones, which finish what they are at.
+func (s restartCmd) Run(ctx context.Context) error {
+	if s.Role != "all" {
+		return s.tell(ctx, "restart", "was restarted")
+	}
+	up, err := supervisorOf(s.Config)
+	if err != nil {
+		return err
+	}
+	if err := upgradeAll(ctx, up); err != nil {
+		return err
+	}
+	fmt.Println("Everything was restarted.")
+	return nil
+}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,37 +25,63 @@ type supervisor struct {
 	ports   ports
 	runFile string
 	roles   []*role
+	sockets map[string]*os.File // of our own, that roles listen on
 	admin   *adminClient
 	quit    context.CancelFunc
 	reload  func() error // the configuration, for roles that start
 	control net.Listener
 	wg      sync.WaitGroup
 	began   time.Time
-	life    *os.File // its closing tells the roles that we are gone
+	self    atomic.Pointer[string] // the binary that roles are started from
+
+	launching sync.RWMutex // to read: of who starts a process
+	over      bool         // none is started any more
+	mu        sync.Mutex
+	running   map[*process]bool // what has not ended, also what finishes
+
+	become chan successor
+	all    upgrade
 }
 
 // A role is one child process.
 type role struct {
 	name  string
 	as    account
-	files []*os.File // fd 4, 5, … of the child; fd 3 is the life line
+	files []*os.File // fd 4, 5, … of the child; fd 3 is the line to us
 	attr  syscall.SysProcAttr
 
-	wake chan struct{} // something has been asked of it
+	asked chan ask
 
 	mu       sync.Mutex
-	cmd      *exec.Cmd // nil while it does not run
-	since    time.Time
+	now      *process  // nil while it does not run
+	since    time.Time // it does not
 	restarts int
 	last     string // why it ended last
 	stopped  bool   // it is not to run
 }
 
-func newSupervisor(c Config, who people, p ports, runFile string) (*supervisor, error) {
-	s := &supervisor{began: time.Now(), c: c, ports: p, runFile: runFile, admin: &adminClient{socket: filepath.Join(c.Dirs.Run, "admin.sock")}}
+// An ask is what somebody wants of a role.
+type ask struct {
+	ctx  context.Context
+	do   string // "start", "stop" or "restart"
+	done chan error
+}
+
+// newSupervisor takes over what the one before has left; h is nil if there was none.
+func newSupervisor(c Config, who people, p ports, runFile string, h *heritage) (*supervisor, error) {
+	s := &supervisor{
+		began: time.Now(), c: c, ports: p, runFile: runFile, admin: &adminClient{socket: filepath.Join(c.Dirs.Run, "admin.sock")},
+		running: map[*process]bool{}, sockets: map[string]*os.File{}, become: make(chan successor, 1),
+	}
+	s.self.Store(&c.Local.Self)
 	var failed error
+	socket := func(name string, mode fs.FileMode, group *account) *os.File {
+		f, err := h.file(name, func() (*os.File, error) { return unixListener(filepath.Join(c.Dirs.Run, name), mode, group) })
+		s.sockets[name], failed = f, errors.Join(failed, err)
+		return f
+	}
 	add := func(name string, as account, errs error, files ...*os.File) *role {
-		r := &role{name: name, as: as, files: files, wake: make(chan struct{}, 1)}
+		r := &role{name: name, as: as, files: files, asked: make(chan ask)}
 		s.roles = append(s.roles, r)
 		if who.separate && name != "spawner" {
 			r.attr.Credential = &syscall.Credential{Uid: as.UID, Gid: as.GID}
@@ -62,9 +90,8 @@ func newSupervisor(c Config, who people, p ports, runFile string) (*supervisor, 
 		return r
 	}
 	if c.has("compute") {
-		spawn, err1 := unixListener(filepath.Join(c.Dirs.Run, "spawner.sock"), 0o660, &who.compute)
-		network, err2 := os.Open("/proc/self/ns/net")
-		spawner := add("spawner", account{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, errors.Join(err1, err2), spawn, network)
+		network, err := os.Open("/proc/self/ns/net")
+		spawner := add("spawner", account{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, err, socket("spawner.sock", 0o660, &who.compute), network)
 		if who.separate {
 			// Root code gets a network of its own with nothing in it.
 			spawner.attr.Cloneflags = syscall.CLONE_NEWNET
@@ -77,17 +104,23 @@ func newSupervisor(c Config, who people, p ports, runFile string) (*supervisor, 
 		more, err2 := handOverMore(p.control)
 		add("gateway", who.gateway, errors.Join(err, err2), append([]*os.File{l}, more...)...)
 	}
+	if c.has("worker") {
+		add("worker", who.server, nil)
+	}
 	if c.has("server") {
-		portal, err1 := handOver(p.portal)
-		admin, err2 := unixListener(s.admin.socket, 0o600, nil)
-		more, err3 := handOverMore(p.redirect)
-		add("server", who.server, errors.Join(err1, err2, err3), append([]*os.File{portal, admin}, more...)...)
+		portal, err := handOver(p.portal)
+		more, err2 := handOverMore(p.redirect)
+		add("server", who.server, errors.Join(err, err2), append([]*os.File{portal, socket("admin.sock", 0o600, nil)}, more...)...)
 	}
 	if failed != nil {
 		return nil, failed
 	}
-	var err error
-	if s.control, err = listenUnix(filepath.Join(c.Dirs.Run, "up.sock"), 0o600, nil); err != nil {
+	control, err := h.file("up.sock", func() (*os.File, error) { return unixListener(filepath.Join(c.Dirs.Run, "up.sock"), 0o600, nil) })
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	if s.control, err = net.FileListener(control); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -125,20 +158,15 @@ func unixListener(path string, mode fs.FileMode, group *account) (*os.File, erro
 
 // start runs every role until ctx ends, and the socket that "quire stop" uses.
 func (s *supervisor) start(ctx context.Context) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "quire:", err)
-		s.quit()
-		return
-	}
-	s.life = write
 	for _, r := range s.roles {
-		s.wg.Go(func() { s.keep(ctx, r, read) })
+		s.wg.Go(func() { s.keep(ctx, r) })
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) { s.quit() })
 	mux.HandleFunc("GET /roles", s.report)
 	mux.HandleFunc("POST /roles/{role}/{do}", s.command)
+	mux.HandleFunc("POST /upgrade", s.upgrade)
+	mux.HandleFunc("GET /upgrade", s.upgraded)
 	go (&http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}).Serve(s.control)
 }
 
@@ -147,117 +175,135 @@ const (
 	restartMost  = 5 * time.Second
 )
 
-// keep runs one role again and again; a role that keeps dying is started ever
-// more slowly.
-func (s *supervisor) keep(ctx context.Context, r *role, life *os.File) {
+// keep runs one role until ctx ends; one that keeps dying is started ever more
+// slowly.
+func (s *supervisor) keep(ctx context.Context, r *role) {
 	wait := restartFirst
-	for ctx.Err() == nil {
-		r.mu.Lock()
-		stopped := r.stopped
-		r.mu.Unlock()
-		if stopped {
-			select {
-			case <-ctx.Done():
-			case <-r.wake:
+	var due <-chan time.Time // when it is started again
+	start := func() {
+		due = nil
+		p, err := s.launch(r)
+		if err != nil {
+			if ctx.Err() == nil {
+				due = s.ended(r, err, &wait, 0)
 			}
-			continue
-		}
-		began := time.Now()
-		err := s.once(r, life)
-		if ctx.Err() != nil {
 			return
 		}
-		r.mu.Lock()
-		r.cmd, r.since, r.last = nil, time.Now(), fmt.Sprint(err)
-		if err == nil {
-			r.last = "" // as it was asked to
+		p.say(sayBegin)
+		r.is(p)
+	}
+	if r.process() == nil {
+		start()
+	}
+	for {
+		p := r.process()
+		var ended chan struct{}
+		if p != nil {
+			ended = p.ended
 		}
-		r.restarts++
-		r.mu.Unlock()
-		if err == nil {
-			select {
-			case <-r.wake: // and by whom it was asked
-				wait = restartFirst
-				continue
-			default:
-			}
-		}
-		if time.Since(began) > 10*time.Second {
-			wait = restartFirst
-		}
-		fmt.Fprintf(os.Stderr, "quire: the %s ended (%v); it is started again. Its log: %s\n", r.name, err, s.logFile(r))
-		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-r.wake:
-		case <-t.C:
+			return
+		case <-ended:
+			r.is(nil)
+			if ctx.Err() == nil {
+				due = s.ended(r, p.err, &wait, time.Since(p.since))
+			}
+		case <-due:
+			start()
+		case a := <-r.asked:
+			var err error
+			wait = restartFirst
+			switch {
+			case a.do == "stop":
+				due = nil
+				r.stop(p)
+			case p == nil:
+				start()
+			case a.do == "restart":
+				var next *process
+				if next, err = s.replace(a.ctx, r, p); err == nil {
+					r.is(next)
+					r.count("")
+				}
+			}
+			a.done <- err
 		}
-		t.Stop()
-		wait = min(2*wait, restartMost)
 	}
+}
+
+// ended notes that a role has ended and says when it is started again.
+func (s *supervisor) ended(r *role, err error, wait *time.Duration, ran time.Duration) <-chan time.Time {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	r.count(why)
+	if ran > 10*time.Second {
+		*wait = restartFirst
+	}
+	fmt.Fprintf(os.Stderr, "quire: the %s ended (%v); it is started again. Its log: %s\n", r.name, err, s.logFile(r))
+	after := time.After(*wait)
+	*wait = min(2**wait, restartMost)
+	return after
+}
+
+func (r *role) process() *process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
+}
+
+// is notes the process that runs the role now, nil for none.
+func (r *role) is(p *process) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now, r.since = p, time.Now()
+	if p != nil {
+		r.stopped = false
+	}
+}
+
+// count notes an end and why it was.
+func (r *role) count(why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.restarts, r.last = r.restarts+1, why
+}
+
+func (r *role) stop(p *process) {
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.end(stopTime)
+	r.is(nil)
+	r.count("")
 }
 
 func (s *supervisor) logFile(r *role) string { return filepath.Join(s.c.Dirs.Logs, r.name+".log") }
 
 const maxLog = 16 << 20
 
-func (s *supervisor) once(r *role, life *os.File) error {
-	file := s.logFile(r)
-	if info, err := os.Stat(file); err == nil && info.Size() > maxLog {
-		if err := os.Rename(file, file+".1"); err != nil {
-			return err
-		}
-	}
-	log, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := exec.Command(s.c.Local.Self, r.name, "-c", s.runFile)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
-	if home, err := os.UserHomeDir(); err == nil && !s.c.Local.Separate {
-		cmd.Env = append(cmd.Env, "HOME="+home)
-	}
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = append([]*os.File{life}, r.files...)
-	attr := r.attr
-	attr.Setpgid = true // Ctrl-C is for us; we stop the roles in order
-	cmd.SysProcAttr = &attr
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.cmd, r.since = cmd, time.Now()
-	r.mu.Unlock()
-	return cmd.Wait()
-}
-
 // stop ends the roles, the server first; sessions are not touched.
 func (s *supervisor) stop() {
+	s.launching.Lock()
+	s.over = true
+	s.launching.Unlock()
 	for i := len(s.roles) - 1; i >= 0; i-- {
-		r := s.roles[i]
-		r.mu.Lock()
-		if r.cmd != nil && r.cmd.Process != nil {
-			r.cmd.Process.Signal(syscall.SIGTERM)
+		if p := s.roles[i].process(); p != nil {
+			p.Signal(syscall.SIGTERM)
 		}
-		r.mu.Unlock()
 	}
-	done := make(chan struct{})
-	go func() { s.wg.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		for _, r := range s.roles {
-			r.mu.Lock()
-			if r.cmd != nil && r.cmd.Process != nil {
-				r.cmd.Process.Kill()
-			}
-			r.mu.Unlock()
-		}
-		<-done
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.running))
+	s.mu.Unlock()
+	for _, p := range all { // those that were finishing too
+		s.wg.Go(func() { p.end(stopTime) })
 	}
-	s.life.Close()
+	s.wg.Wait()
 	s.control.Close()
 }
 

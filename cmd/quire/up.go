@@ -22,6 +22,7 @@ import (
 type upCmd struct {
 	layerFlags
 	Service bool   `help:"Started as a service: what is printed goes to a log, so no link is."`
+	Try     bool   `hidden:"" help:"Read everything and start nothing."`
 	Host    string `placeholder:"NAME" help:"Serve under this name or address, reachable from other machines. Without wildcard names all apps share one origin: for trusted users only."`
 }
 
@@ -34,14 +35,24 @@ func (u upCmd) Run(ctx context.Context) error {
 		return err
 	}
 	c := inForce.Config
+	before, err := inherit()
+	if err != nil {
+		return err
+	}
 	if err := makeDir(c.Dirs.Run, 0o755); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(filepath.Join(c.Dirs.Run, "up.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	lock, err := before.file("lock", func() (*os.File, error) {
+		return os.OpenFile(filepath.Join(c.Dirs.Run, "up.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	})
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	if u.Try {
+		who, err := findPeople(c, root)
+		return errors.Join(err, c.checkCertificates(who))
+	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		b := make([]byte, 512)
 		n, _ := lock.ReadAt(b, 0)
@@ -66,7 +77,12 @@ func (u upCmd) Run(ctx context.Context) error {
 	if err := c.checkCertificates(who); err != nil {
 		return err
 	}
-	p, err := bind(c, bindHost, func(s string) { fmt.Println(s) })
+	var p ports
+	if before != nil {
+		p, err = before.ports()
+	} else {
+		p, err = bind(c, bindHost, func(s string) { fmt.Println(s) })
+	}
 	if err != nil {
 		return err
 	}
@@ -88,21 +104,47 @@ func (u upCmd) Run(ctx context.Context) error {
 		return err
 	}
 
-	s, err := newSupervisor(c, who, p, runFile)
+	s, err := newSupervisor(c, who, p, runFile, before)
 	if err != nil {
 		return err
 	}
-	s.reload = func() error { return u.reload(c, local, p, runFile) }
+	s.reload = func() error {
+		self, err := reachableBinary(c.Dirs.Data, who.separate) // another one may have been installed
+		if err != nil {
+			return err
+		}
+		s.self.Store(&self)
+		return u.reload(c, local, p, runFile)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.quit = cancel
+	if before != nil {
+		if err := s.adopt(before); err != nil {
+			return err
+		}
+		s.all.begin()
+	}
 	s.start(ctx)
-	if c.has("server") {
+	switch {
+	case before != nil:
+		fmt.Printf("Quire %s has taken over.\n", version)
+		go s.replaceAll(ctx)
+	case c.has("server"):
 		u.greet(ctx, c, s, began)
-	} else {
+	default:
 		greetPeer(c)
 	}
-	<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case next := <-s.become:
+			<-next.told
+			err := s.succeed(next.self, lock)
+			fmt.Fprintln(os.Stderr, "quire: the supervisor was not replaced:", err)
+			s.all.end(err)
+		case <-ctx.Done():
+		}
+	}
 	n := s.sessions()
 	fmt.Println("\nStopping.")
 	s.stop()
@@ -212,6 +254,10 @@ func (u upCmd) greet(ctx context.Context, c Config, s *supervisor, began time.Ti
 // greetPeer says what a machine without the server is, or is not yet.
 func greetPeer(c Config) {
 	for _, role := range c.Roles {
+		if role == "worker" {
+			fmt.Printf("The worker runs, for %q.\n", c.Portal)
+			continue
+		}
 		if id, err := remote.LoadIdentity(filepath.Join(c.Dirs.Data, role)); err == nil {
 			site, _ := remote.LoadSite(filepath.Join(c.Dirs.Data, role))
 			// %q: the file is the role's own, and a terminal obeys what is printed.

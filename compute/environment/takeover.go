@@ -578,11 +578,40 @@ func (t *taking) settle(path string) error {
 
 // put renames without replacing anything: a name that is taken gets a number.
 func put(from int, name string, to int, wanted string) error {
-	err := unix.Renameat2(from, name, to, wanted, unix.RENAME_NOREPLACE)
+	err := renameNew(from, name, to, wanted)
 	for n := 1; errors.Is(err, unix.EEXIST) && n < 1000; n++ {
-		err = unix.Renameat2(from, name, to, wanted+"."+strconv.Itoa(n), unix.RENAME_NOREPLACE)
+		err = renameNew(from, name, to, wanted+"."+strconv.Itoa(n))
 	}
 	return err
+}
+
+// renameNew moves a name where nothing may be yet. On a file server that cannot do
+// that in one step a file gets its new name as a second one first, which fails if
+// the name is taken. A directory has one name only: there somebody who makes an
+// empty directory of the same name between our look and the move loses it.
+func renameNew(from int, name string, to int, wanted string) error {
+	err := unix.Renameat2(from, name, to, wanted, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err := unix.Linkat(from, name, to, wanted, 0)
+		if err == nil {
+			return unix.Unlinkat(from, name, 0)
+		}
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		// Another's file, or no second names there: as with a directory.
+	}
+	if err := unix.Fstatat(to, wanted, &st, unix.AT_SYMLINK_NOFOLLOW); !errors.Is(err, unix.ENOENT) {
+		return cmp.Or(err, error(unix.EEXIST))
+	}
+	return unix.Renameat(from, name, to, wanted)
 }
 
 // move moves all that is in a directory to another one. What was made meanwhile

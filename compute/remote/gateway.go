@@ -61,7 +61,7 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 	if err != nil {
 		return g.away(err)
 	}
-	br, err := upgrade(ctx, conn, "/attach", linkProtocol, nil)
+	br, err := upgrade(ctx, g.id, RoleGateway, conn, "/attach", linkProtocol, nil)
 	if err != nil {
 		return g.away(err)
 	}
@@ -83,7 +83,7 @@ func (g *Gateway) DialNode(ctx context.Context, node quire.NodeID) (net.Conn, er
 		return nil, g.away(err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	c, err := tunnel(conn, node)
+	c, err := g.tunnel(conn, node)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -94,9 +94,10 @@ func (g *Gateway) DialNode(ctx context.Context, node quire.NodeID) (net.Conn, er
 	return c, nil
 }
 
-func tunnel(conn net.Conn, node quire.NodeID) (net.Conn, error) {
+func (g *Gateway) tunnel(conn net.Conn, node quire.NodeID) (net.Conn, error) {
 	target := string(node) + ":" + nodePort
-	if _, err := fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target); err != nil {
+	if _, err := fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s: %d\r\n%s: %s\r\n\r\n",
+		target, target, headerProtocol, g.id.Speaks.number(), headerVersion, g.id.Speaks.Version); err != nil {
 		return nil, err
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader + maxBody}
@@ -107,6 +108,9 @@ func tunnel(conn net.Conn, node quire.NodeID) (net.Conn, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, decode(resp)
+	}
+	if err := g.id.understand(RoleGateway, resp.Header); err != nil {
+		return nil, err
 	}
 	if br.Buffered() > 0 {
 		return nil, errors.New("the gateway sent bytes before the node could")
@@ -147,7 +151,7 @@ func GatewayHandler(g quire.Gateway, dialNode func(context.Context, quire.NodeID
 			return fmt.Errorf("hijack: %w", err)
 		}
 		conn.SetDeadline(time.Time{})
-		if _, err := io.WriteString(conn, "HTTP/1.1 200 Connected\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 Connected\r\n"+spoken(w)+"\r\n"); err != nil {
 			conn.Close()
 			node.Close()
 			return nil

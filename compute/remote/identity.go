@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,8 +61,14 @@ var (
 // one.
 type Authority struct {
 	Installation string
-	cert         *x509.Certificate
-	key          *ecdsa.PrivateKey
+	dir          string
+	own          *Identity // of the process that has the authority
+	seen         stamps    // of the files as they were read
+
+	mu   sync.Mutex // rotation.go
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	next *Authority // that takes over; nil: none
 }
 
 // NewAuthority makes an authority with a fresh key. The installation's name is
@@ -105,14 +112,23 @@ func (a *Authority) Save(dir string) error {
 	if err := writeFile(filepath.Join(dir, fileAuthorityKy), key, 0o600); err != nil {
 		return err
 	}
+	a.dir = dir
 	return writeFile(filepath.Join(dir, fileAuthority), a.Certificate(), 0o644)
 }
 
 // Certificate is the authority's own certificate in PEM.
-func (a *Authority) Certificate() []byte { return pemCert(a.cert.Raw) }
+func (a *Authority) Certificate() []byte { return pemCert(a.DER()) }
 
 // LoadAuthority reads what Save wrote.
 func LoadAuthority(dir string) (*Authority, error) {
+	if err := settle(dir); err != nil {
+		return nil, err
+	}
+	return loadAuthority(dir)
+}
+
+func loadAuthority(dir string) (*Authority, error) {
+	seen := stampsOf(dir)
 	key, err := readKey(filepath.Join(dir, fileAuthorityKy))
 	if err != nil {
 		return nil, err
@@ -128,7 +144,11 @@ func LoadAuthority(dir string) (*Authority, error) {
 	if _, err := fmt.Sscanf(cert.Subject.CommonName, "Quire %s", &name); err != nil || !installationForm.MatchString(name) {
 		return nil, fmt.Errorf("%s: not an authority of Quire", dir)
 	}
-	return &Authority{Installation: name, cert: cert, key: key}, nil
+	next, err := loadNext(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{Installation: name, dir: dir, seen: seen, cert: cert, key: key, next: next}, nil
 }
 
 // Issue makes a certificate in PEM for a public key. Everything in it but the
@@ -156,7 +176,8 @@ func (a *Authority) Issue(role string, node quire.NodeID, generation int64, pub 
 		// the same as the URI.
 		DNSNames: []string{serverName(role, node)},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, pub, a.key)
+	ca, key := a.signing()
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, pub, key)
 	if err != nil {
 		return nil, fmt.Errorf("certificate of %s %s: %w", role, node, err)
 	}
@@ -192,6 +213,7 @@ type Identity struct {
 	Role         string
 	Node         quire.NodeID
 	Installation string
+	Speaks       Speaks // set before the first connection
 
 	// Check, if set before the first connection, has the last word about a peer
 	// whose certificate is good: which key it shows, and whether it is one that we
@@ -201,13 +223,20 @@ type Identity struct {
 	dir  string
 	key  *ecdsa.PrivateKey
 	cert atomic.Pointer[tls.Certificate]
-	pool *x509.CertPool
+
+	trusted atomic.Pointer[trust]
 }
 
 // Is what we tell the server of ourselves.
 func (id *Identity) Is() quire.PeerIdentity {
 	leaf := id.cert.Load().Leaf
-	return quire.PeerIdentity{Public: leaf.RawSubjectPublicKeyInfo, Generation: generationOf(leaf), Expires: leaf.NotAfter}
+	is := quire.PeerIdentity{Public: leaf.RawSubjectPublicKeyInfo, Generation: generationOf(leaf), Expires: leaf.NotAfter}
+	t := id.trusted.Load()
+	if issuer, err := t.check(leaf); err == nil {
+		is.Issuer = Fingerprint(issuer.RawSubjectPublicKeyInfo)
+	}
+	is.Trusts = t.names()
+	return is
 }
 
 func generationOf(cert *x509.Certificate) int64 {
@@ -225,7 +254,8 @@ func (id *Identity) Renew(certPEM []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: id.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	issuer, err := id.trusted.Load().check(cert)
+	if err != nil {
 		return err
 	}
 	old := id.cert.Load()
@@ -239,7 +269,7 @@ func (id *Identity) Renew(certPEM []byte) error {
 	if err := writeFile(filepath.Join(id.dir, fileCert), certPEM, 0o644); err != nil {
 		return err
 	}
-	id.cert.Store(&tls.Certificate{Certificate: [][]byte{cert.Raw, old.Certificate[1]}, PrivateKey: id.key, Leaf: cert})
+	id.cert.Store(certificate(cert, issuer, id.key))
 	return nil
 }
 
@@ -255,18 +285,29 @@ func (id *Identity) checkPeer(peer name, cs *tls.ConnectionState) error {
 // could not be used: a key others can read, a certificate that is expired, of
 // another authority, or that does not name exactly one role and node.
 func LoadIdentity(dir string) (*Identity, error) {
+	if err := settle(dir); err != nil {
+		return nil, err
+	}
+	return loadIdentity(dir)
+}
+
+func loadIdentity(dir string) (*Identity, error) {
 	if _, err := readKey(filepath.Join(dir, fileKey)); err != nil {
 		return nil, err
 	}
-	var files [3][]byte
-	for i, name := range []string{fileKey, fileCert, fileAuthority} {
+	var files [2][]byte
+	for i, name := range []string{fileKey, fileCert} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
 		files[i] = b
 	}
-	id, err := newIdentity(files[0], files[1], files[2])
+	authorities, err := trustedIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newIdentity(files[0], files[1], authorities)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -284,38 +325,42 @@ func newIdentity(keyPEM, certPEM, authorityPEM []byte) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := parseCert(fileAuthority, authorityPEM)
+	t, err := parseTrust(authorityPEM)
 	if err != nil {
 		return nil, err
-	}
-	if !ca.IsCA {
-		return nil, fmt.Errorf("%s is not an authority", fileAuthority)
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
 		return nil, errors.New("the key and the certificate do not belong together")
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	issuer, err := t.check(cert)
+	if err != nil {
 		return nil, err
 	}
 	name, err := nameOf(cert)
 	if err != nil {
 		return nil, err
 	}
-	id := &Identity{Role: name.role, Node: name.node, Installation: name.installation, key: key, pool: pool}
-	id.cert.Store(&tls.Certificate{Certificate: [][]byte{cert.Raw, ca.Raw}, PrivateKey: key, Leaf: cert})
+	id := &Identity{Role: name.role, Node: name.node, Installation: name.installation, key: key}
+	id.trusted.Store(t)
+	id.cert.Store(certificate(cert, issuer, key))
 	return id, nil
 }
 
 // Listen is for a listener that only peers of the given roles may reach. No
-// roles means nobody.
+// roles means nobody. Each handshake goes by the authorities that count then.
 func (id *Identity) Listen(roles ...string) *tls.Config {
+	conf := id.ListenNow(roles...)
+	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.ListenNow(roles...), nil }
+	return conf
+}
+
+// ListenNow is Listen for one handshake.
+func (id *Identity) ListenNow(roles ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.cert.Load(), nil },
 		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              id.pool,
+		ClientCAs:              id.trusted.Load().pool,
 		SessionTicketsDisabled: true, // each connection shows its certificate anew
 		NextProtos:             []string{"http/1.1"},
 		VerifyConnection: func(cs tls.ConnectionState) error {
@@ -342,7 +387,7 @@ func (id *Identity) Dial(role string, node quire.NodeID) *tls.Config {
 			}
 			return nil, errors.New("no identity")
 		},
-		RootCAs:    id.pool,
+		RootCAs:    id.trusted.Load().pool,
 		ServerName: serverName(role, node),
 		NextProtos: []string{"http/1.1"},
 		VerifyConnection: func(cs tls.ConnectionState) error {

@@ -61,20 +61,24 @@ func (a *Authority) Certify(role string, node quire.NodeID, generation int64, pu
 }
 
 // DER is the authority's own certificate, which tokens are made for.
-func (a *Authority) DER() []byte { return a.cert.Raw }
+func (a *Authority) DER() []byte {
+	cert, _ := a.signing()
+	return cert.Raw
+}
 
 // Fingerprint is that of a node's key.
 func (a *Authority) Fingerprint(public []byte) string { return Fingerprint(public) }
 
 // Answer completes and signs the answer to a request.
 func (a *Authority) Answer(j quire.JoinAnswer) ([]byte, error) {
-	j.Installation, j.Authority = a.Installation, a.Certificate()
+	cert, key := a.signing()
+	j.Installation, j.Authority = a.Installation, pemCert(cert.Raw)
 	body, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
 	}
 	sum := answerMessage(body)
-	signature, err := ecdsa.SignASN1(rand.Reader, a.key, sum[:])
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,12 @@ func TestWatchTellsWhyItEnded(t *testing.T) {
 
 // A peer that stops without closing (stopped process, cut cable) is noticed by
 // both sides within the silence.
+//
+//fault:server the server falls silent without ending
+//fault:seen gateways and nodes count it as away after three seconds; apps stay reachable within the grace, and the bar above each counts down
+//fault:lost nothing
+//fault:repair its links, when it speaks again
+//fault:also TestEvents
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "site")

@@ -81,6 +81,7 @@ func (m *Machine) do(ctx context.Context, limit time.Duration, method, path stri
 	// Every call is idempotent, so one that met a connection the node had just
 	// closed is sent again. The empty value keeps the header off the wire.
 	req.Header["Idempotency-Key"] = nil
+	m.id.Speaks.say(req.Header)
 	resp, err := m.http.RoundTrip(req)
 	if err != nil {
 		return m.away(err)
@@ -88,6 +89,9 @@ func (m *Machine) do(ctx context.Context, limit time.Duration, method, path stri
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return m.away(decode(resp))
+	}
+	if err := m.id.understand(RoleCompute, resp.Header); err != nil {
+		return err
 	}
 	b, err := readAll(resp.Body)
 	if err != nil {
@@ -130,7 +134,7 @@ func (m *Machine) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 	if err != nil {
 		return m.away(err)
 	}
-	br, err := upgrade(ctx, conn, "/watch", linkProtocol, nil)
+	br, err := upgrade(ctx, m.id, RoleCompute, conn, "/watch", linkProtocol, nil)
 	if err != nil {
 		return m.away(err)
 	}
@@ -180,7 +184,7 @@ func DialStream(ctx context.Context, id *Identity, addr string, node quire.NodeI
 	if err != nil {
 		return nil, away(err)
 	}
-	br, err := upgrade(ctx, conn, "/stream", streamProtocol, http.Header{
+	br, err := upgrade(ctx, id, RoleCompute, conn, "/stream", streamProtocol, http.Header{
 		headerSession: {string(session)},
 		headerGrant:   {encodeGrant(grant)},
 	})

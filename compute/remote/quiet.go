@@ -1,49 +1,62 @@
 package remote
 
 import (
-	"context"
 	"log"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
 )
 
 // QuietLog is the ErrorLog of an http.Server: a stranger on the port can cause
-// a line per connection, so at most ten a second are kept and the rest counted.
-func QuietLog(to *slog.Logger) *log.Logger { return log.New(&quiet{to: to}, "", 0) }
-
-const quietLines = 10 // per second
-
-type quiet struct {
-	to *slog.Logger
-
-	mu      sync.Mutex
-	second  int64
-	lines   int
-	dropped int
+// a line per connection, so one line a minute says how many of which there were,
+// and shows one of them.
+func QuietLog(to *slog.Logger) *log.Logger {
+	return log.New(&quiet{to: to, every: time.Minute}, "", 0)
 }
 
+const (
+	maxCauses  = 8 // told apart in one line
+	maxExample = 256
+)
+
+type quiet struct {
+	to    *slog.Logger
+	every time.Duration
+
+	mu      sync.Mutex
+	counts  map[string]int // by cause; nil while there was nothing since the last line
+	example string
+}
+
+// who is the part of an error that differs from stranger to stranger.
+var who = regexp.MustCompile(` from \S+:\d+| \S+:\d+->\S+:\d+`)
+
 func (q *quiet) Write(p []byte) (int, error) {
-	now := time.Now().Unix()
+	text := strings.TrimSpace(string(p[:min(len(p), maxExample)]))
+	cause := who.ReplaceAllString(text, "")
 	q.mu.Lock()
-	dropped := 0
-	if now != q.second {
-		q.second, q.lines = now, 0
-		dropped, q.dropped = q.dropped, 0
+	defer q.mu.Unlock()
+	if q.counts == nil {
+		q.counts, q.example = map[string]int{}, text
+		time.AfterFunc(q.every, q.say)
 	}
-	q.lines++
-	keep := q.lines <= quietLines
-	if !keep {
-		q.dropped++
+	if _, known := q.counts[cause]; !known && len(q.counts) >= maxCauses {
+		cause = "others"
 	}
-	q.mu.Unlock()
-	if dropped > 0 {
-		q.to.Warn("connection errors not shown", "count", dropped)
-	}
-	if keep {
-		text := strings.TrimSpace(string(p))
-		q.to.Log(context.Background(), slog.LevelDebug, "connection", "error", text[:min(len(text), 256)])
-	}
+	q.counts[cause]++
 	return len(p), nil
+}
+
+func (q *quiet) say() {
+	q.mu.Lock()
+	counts, example := q.counts, q.example
+	q.counts = nil
+	q.mu.Unlock()
+	all := 0
+	for _, n := range counts {
+		all += n
+	}
+	q.to.Info("connections that failed", "in", q.every.String(), "count", all, "causes", counts, "example", example)
 }

@@ -236,7 +236,8 @@ func TestStrangers(t *testing.T) {
 	f := &fakeNode{}
 	addr := serveTLS(t, node, NodeHandler(f, f, quietTest()), RoleServer, RoleGateway)
 
-	bare := &Identity{Role: RoleServer, Node: "n_server", Installation: "site", pool: node.pool}
+	bare := &Identity{Role: RoleServer, Node: "n_server", Installation: "site"}
+	bare.trusted.Store(node.trusted.Load())
 	callers := []struct {
 		name string
 		id   *Identity

@@ -31,13 +31,14 @@ func Server(id *Identity, h http.Handler, log *slog.Logger, roles ...string) *ht
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
 	return &http.Server{
-		Handler:           h,
+		Handler:           id.speaking(h),
 		TLSConfig:         id.Listen(roles...),
 		Protocols:         p,
 		ReadHeaderTimeout: dialTime,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          QuietLog(log),
+		ConnState:         NewNewcomers(quire.Proxies{}, log).State,
 	}
 }
 
@@ -64,11 +65,11 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 // upgrade asks for protocol on a fresh connection and returns it with a reader
 // that holds what came behind the answer. Any other answer becomes its error
 // and closes the connection.
-func upgrade(ctx context.Context, conn net.Conn, path, protocol string, header http.Header) (*bufio.Reader, error) {
+func upgrade(ctx context.Context, id *Identity, role string, conn net.Conn, path, protocol string, header http.Header) (*bufio.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, shortCall)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	br, err := upgraded(conn, path, protocol, header)
+	br, err := upgraded(id, role, conn, path, protocol, header)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -79,7 +80,7 @@ func upgrade(ctx context.Context, conn net.Conn, path, protocol string, header h
 	return br, nil
 }
 
-func upgraded(conn net.Conn, path, protocol string, header http.Header) (*bufio.Reader, error) {
+func upgraded(id *Identity, role string, conn net.Conn, path, protocol string, header http.Header) (*bufio.Reader, error) {
 	req, err := http.NewRequest(http.MethodPost, "http://"+Domain+path, nil)
 	if err != nil {
 		return nil, err
@@ -89,6 +90,7 @@ func upgraded(conn net.Conn, path, protocol string, header http.Header) (*bufio.
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", protocol)
+	id.Speaks.say(req.Header)
 	if err := req.Write(conn); err != nil {
 		return nil, err
 	}
@@ -103,6 +105,9 @@ func upgraded(conn net.Conn, path, protocol string, header http.Header) (*bufio.
 	}
 	if resp.Header.Get("Upgrade") != protocol {
 		return nil, fmt.Errorf("asked for %s, got %q", protocol, resp.Header.Get("Upgrade"))
+	}
+	if err := id.understand(role, resp.Header); err != nil {
+		return nil, err
 	}
 	limited.N = 1<<63 - 1
 	return br, nil
@@ -127,12 +132,18 @@ func readAll(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// fail writes err as the JSON that quire.DecodeError reads.
+// fail answers with err, and logs one that is not only the caller's.
 func fail(w http.ResponseWriter, log *slog.Logger, r *http.Request, err error) {
 	e := quire.AsError(err)
 	if e.Kind == quire.KindInternal || e.Err != nil {
 		log.Warn("call failed", "path", r.URL.Path, "kind", e.Kind, "error", e)
 	}
+	refuse(w, e)
+}
+
+// refuse writes err as the JSON that quire.DecodeError reads.
+func refuse(w http.ResponseWriter, err error) {
+	e := quire.AsError(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Status())
 	json.NewEncoder(w).Encode(struct {
@@ -153,13 +164,18 @@ func hijack(w http.ResponseWriter, r *http.Request, protocol string) (net.Conn, 
 		return nil, nil, fmt.Errorf("hijack: %w", err)
 	}
 	conn.SetDeadline(time.Now().Add(dialTime))
-	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n"+spoken(w)+"\r\n")
 	if err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
 	conn.SetDeadline(time.Time{})
 	return conn, rw.Reader, nil
+}
+
+// spoken are the lines of a head that say what we speak.
+func spoken(w http.ResponseWriter) string {
+	return fmt.Sprintf("%s: %s\r\n%s: %s\r\n", headerProtocol, w.Header().Get(headerProtocol), headerVersion, w.Header().Get(headerVersion))
 }
 
 // joined is a connection whose first bytes were already read into a buffer.

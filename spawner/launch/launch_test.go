@@ -276,7 +276,8 @@ func TestCallsThatFail(t *testing.T) {
 		{"mount:error=ENOMEM:when=2", "mounts"},
 		{"mount:error=EPERM:when=3", "mounts"},
 		{"mount:error=ENOSPC:when=4", "mounts"},
-		{"mount:error=EPERM:when=5", "processes"},
+		{"mount:error=EPERM:when=5", "mounts"},
+		{"mount:error=EPERM:when=6", "processes"},
 		{"setgroups:error=EPERM", "groups"},
 		{"setresgid:error=EPERM", "gid"},
 		{"setresuid:error=EAGAIN", "uid"},
@@ -303,6 +304,11 @@ func TestCallsThatFail(t *testing.T) {
 }
 
 // A shim that dies without a word has not started anything.
+//
+//fault:node the shim is killed
+//fault:seen the start fails
+//fault:lost nothing, and nothing runs with root's rights
+//fault:repair pressing start again
 func TestShimDies(t *testing.T) {
 	dir := place(t)
 	for _, script := range []string{"#!/bin/sh\nexit 0\n", "#!/bin/sh\nkill -9 $$\n", "#!/bin/sh\necho '{\"step\":\"\"}' >&4\n"} {

@@ -201,7 +201,37 @@ func privateMounts(s *Spec) error {
 			return fmt.Errorf("/dev/shm: %w", err)
 		}
 	}
-	return nil
+	return privateTerminals()
+}
+
+// maxTerminals is how many pseudo-terminals one session may have.
+const maxTerminals = 256
+
+// privateTerminals gives the program terminals of its own. The machine has only
+// so many: without this, one session could take those of all others, and of
+// whoever wants to sign in and end it. Proved by TestFloods.
+func privateTerminals() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[1] != "/dev/pts" || f[2] != "devpts" {
+			continue
+		}
+		options := fmt.Sprintf("newinstance,ptmxmode=0666,mode=0620,max=%d", maxTerminals)
+		for o := range strings.SplitSeq(f[3], ",") {
+			if strings.HasPrefix(o, "gid=") { // tty's, which old C libraries insist on
+				options += "," + o
+			}
+		}
+		if err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, options); err != nil {
+			return fmt.Errorf("/dev/pts: %w", err)
+		}
+		return nil
+	}
+	return nil // a machine without any
 }
 
 // ownProcesses shows the program its own account's processes only: other

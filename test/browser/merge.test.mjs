@@ -137,6 +137,23 @@ test('both versions of a cell may stay, with a line between them that lasts', as
   await picture(b.page, 'both')
 })
 
+test('a cell that runs goes on through a merge', async () => {
+  await a.type(0, 'print("meanwhile")')
+  await a.refused(/^grace changed/)
+  await a.choose('Merge')
+  await a.saved()
+  await b.run(1, 'import os\nprint("begun", flush=True)\nwhile not os.path.exists("go"): pass\nprint("went on")')
+  await expectText(b.cells.nth(1).locator('.jp-OutputArea-output'), 'begun')
+  await b.refused(/^ada changed/)
+  await b.choose('Merge')
+  await b.saved()
+  await expectText(b.cells.nth(0), 'meanwhile')
+  put('go', '')
+  await expectText(b.cells.nth(1).locator('.jp-OutputArea-output'), 'went on')
+  await b.save()
+  assert.equal(outputs(cells()[1]), 'begun\nwent on\n')
+})
+
 test('what is overwritten is among the snapshots', async () => {
   await a.type(0, 'print("lost?")')
   await a.refused(/^grace changed/)

@@ -323,30 +323,3 @@ func tags(e ast.Expr, prefix string, keys map[string]bool) {
 		}
 	}
 }
-
-var tested = regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
-
-// The table of faults names tests that there are.
-func TestFaultsAreTested(t *testing.T) {
-	have := map[string]bool{}
-	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(`)
-	for _, name := range repository(t).files {
-		if strings.HasSuffix(name, "_test.go") {
-			for _, m := range function.FindAllSubmatch(read(t, name), -1) {
-				have[string(m[1])] = true
-			}
-		}
-	}
-	rows := 0
-	for line := range strings.Lines(string(read(t, "docs/admin/faults.md"))) {
-		for _, m := range tested.FindAllStringSubmatch(line, -1) {
-			rows++
-			if !have[m[1]] {
-				t.Errorf("docs/admin/faults.md names %s, which does not exist", m[1])
-			}
-		}
-	}
-	if rows < 30 {
-		t.Errorf("%d tests are named", rows)
-	}
-}

@@ -98,6 +98,12 @@ async function look(doc: Doc, base = "", options: Partial<Contents.IModel>): Pro
 // settle lets the person choose. It gives the model of what is there then, or
 // nothing if the document is to be saved as it is now.
 async function settle(docs: IDocumentManager, doc: Doc, options: Partial<Contents.IModel>, now: Now | undefined): Promise<Contents.IModel | undefined> {
+  // One's own: another page of the same person, or cells that ran while this page was
+  // away. What they said is here as well, or newer.
+  if (now?.content && now.base && now.quire.me && now.conflicts!.every((c) => c.field === "outputs" || c.field === "execution_count")) {
+    merge(doc, options.content as Notebook, now, {});
+    return undefined;
+  }
   for (;;) {
     const action = await ask(doc.path, options, now);
     if (doc.isDisposed) throw named("ModalCancelError", "Disposed");

@@ -52,18 +52,29 @@ export class Lab {
     await this.view.locator('.jp-FileEditor:not(.lm-mod-hidden) .cm-content').click()
   }
 
-  async save() {
-    await this.page.keyboard.press('Control+s')
-    return this.saved()
+  // save presses the key again while nothing has come of it: JupyterLab does nothing
+  // while it is still about the save before.
+  save() {
+    return until('it is saved', async () => {
+      await this.page.keyboard.press('Control+s')
+      return this.clean()
+    })
   }
 
   saved() {
-    return until('it is saved', async () => !(await this.dialog.count()) && !(await this.view.locator('.lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count()))
+    return until('it is saved', () => this.clean())
+  }
+
+  async clean() {
+    return !(await this.dialog.count()) && !(await this.view.locator('.lm-TabBar-tab.lm-mod-current.jp-mod-dirty').count())
   }
 
   // refused saves and waits for the dialog that says who changed the file.
   async refused(title) {
-    await this.page.keyboard.press('Control+s')
+    await until('a save is refused', async () => {
+      await this.page.keyboard.press('Control+s')
+      return this.dialog.count()
+    })
     return expectText(this.dialog.locator('.jp-Dialog-header'), title)
   }
 

@@ -1,8 +1,8 @@
-package spawner
+package test
 
 import (
 	"bytes"
-	"encoding/binary"
+	bytewise "encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,16 +13,16 @@ import (
 	"quire/acl"
 )
 
-// fileServer is a small file system in memory that the kernel mounts by FUSE: it
+// A FileServer is a small file system in memory that the kernel mounts by FUSE: it
 // behaves as file servers do that we cannot have here. It has what a probe and
 // an empty project need, and cannot replace "unless it exists" in a rename, as
 // NFS cannot.
-type fileServer struct {
-	squash bool // root is nobody and may do nothing
-	fold   bool // A is a
-	lists  bool // access lists are stored
-	pass   bool // and passed on to what is made in a directory
-	obey   bool // and obeyed, by the kernel
+type FileServer struct {
+	Squash bool // root is nobody and may do nothing
+	Fold   bool // A is a
+	Lists  bool // access lists are stored
+	Pass   bool // and passed on to what is made in a directory
+	Obey   bool // and obeyed, by the kernel
 
 	mu    sync.Mutex
 	nodes map[uint64]*served
@@ -36,15 +36,15 @@ type served struct {
 	lists          map[string][]byte
 }
 
-// mountServer mounts it.
-func mountServer(t *testing.T, s *fileServer, dir string) {
+// Mount mounts it.
+func (s *FileServer) Mount(t testing.TB, dir string) {
 	t.Helper()
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)
-	if s.obey {
+	if s.Obey {
 		options += ",default_permissions"
 	}
 	s.nodes = map[uint64]*served{1: {mode: unix.S_IFDIR | 0o711, names: map[string]uint64{}, lists: map[string][]byte{}}}
@@ -79,7 +79,8 @@ func mountServer(t *testing.T, s *fileServer, dir string) {
 	}()
 }
 
-func (s *fileServer) hang() (again func()) {
+// Hang lets whoever asks wait, until again is called.
+func (s *FileServer) Hang() (again func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calm = make(chan struct{})
@@ -91,8 +92,8 @@ func (s *fileServer) hang() (again func()) {
 	})
 }
 
-func (s *fileServer) answer(fd int, b []byte) {
-	order := binary.NativeEndian
+func (s *FileServer) answer(fd int, b []byte) {
+	order := bytewise.NativeEndian
 	code, unique, id, uid, gid := order.Uint32(b[4:]), order.Uint64(b[8:]), order.Uint64(b[16:]), order.Uint32(b[24:]), order.Uint32(b[28:])
 	if code == 2 || code == 36 || code == 42 { // forget, interrupt
 		return
@@ -107,28 +108,28 @@ func (s *fileServer) answer(fd int, b []byte) {
 	_, _ = unix.Write(fd, append(head, out...))
 }
 
-func (s *fileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]byte, unix.Errno) {
-	order := binary.NativeEndian
+func (s *FileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]byte, unix.Errno) {
+	order := bytewise.NativeEndian
 	n := s.nodes[id]
 	if n == nil && code != 26 && code != 38 { // which are about no file
 		return nil, unix.ESTALE
 	}
 	name := func(b []byte) (string, []byte) {
 		text, rest, _ := bytes.Cut(b, []byte{0})
-		if s.fold {
+		if s.Fold {
 			return strings.ToLower(string(text)), rest
 		}
 		return string(text), rest
 	}
 	put := func(at string, mode uint32) ([]byte, unix.Errno) {
-		if s.squash {
+		if s.Squash {
 			return nil, unix.EACCES
 		}
 		if n.names[at] != 0 {
 			return nil, unix.EEXIST
 		}
 		made := &served{mode: mode, uid: uid, gid: gid, names: map[string]uint64{}, lists: map[string][]byte{}}
-		if list := n.lists[string(acl.Default)]; s.pass && list != nil {
+		if list := n.lists[string(acl.Default)]; s.Pass && list != nil {
 			made.lists[string(acl.Access)] = list
 		}
 		next := uint64(len(s.nodes)) + 1
@@ -204,7 +205,7 @@ func (s *fileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]by
 		return out, 0
 	case 21: // setxattr
 		at, value := name(b[8:])
-		if !s.lists {
+		if !s.Lists {
 			return nil, unix.EOPNOTSUPP
 		}
 		n.lists[at] = bytes.Clone(value)
@@ -220,7 +221,7 @@ func (s *fileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]by
 		at, _ := name(b[8:])
 		value, size := n.lists[at], order.Uint32(b)
 		switch {
-		case !s.lists:
+		case !s.Lists:
 			return nil, unix.EOPNOTSUPP
 		case value == nil:
 			return nil, unix.ENODATA
@@ -236,7 +237,7 @@ func (s *fileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]by
 		out := make([]byte, 64)
 		order.PutUint32(out, 7)
 		order.PutUint32(out[4:], 31)
-		if s.obey {
+		if s.Obey {
 			order.PutUint32(out[12:], 1<<20) // the kernel reads the lists
 		}
 		order.PutUint32(out[20:], 64<<10)
@@ -245,8 +246,8 @@ func (s *fileServer) do(code uint32, id uint64, uid, gid uint32, b []byte) ([]by
 	return nil, unix.ENOSYS
 }
 
-func (s *fileServer) attr(id uint64) []byte {
-	n, order := s.nodes[id], binary.NativeEndian
+func (s *FileServer) attr(id uint64) []byte {
+	n, order := s.nodes[id], bytewise.NativeEndian
 	out := make([]byte, 88)
 	order.PutUint64(out, id)
 	order.PutUint64(out[8:], uint64(len(n.data)))
@@ -256,6 +257,6 @@ func (s *fileServer) attr(id uint64) []byte {
 	return out
 }
 
-func (s *fileServer) entry(id uint64) []byte {
-	return append(binary.NativeEndian.AppendUint64(nil, id), append(make([]byte, 32), s.attr(id)...)...)
+func (s *FileServer) entry(id uint64) []byte {
+	return append(bytewise.NativeEndian.AppendUint64(nil, id), append(make([]byte, 32), s.attr(id)...)...)
 }
