@@ -48,10 +48,10 @@ const refusals = /\/api\/(contents\/(shared\.ipynb|plan\.txt|of-ada\.ipynb)|merg
 // open opens JupyterLab and the notebook as a person, whose errors are noted.
 async function open({ page }) {
   const tab = await openApp(page, 'JupyterLab')
+  const lab = new Lab(tab, await inside(tab, '.jp-DirListing-item'))
   const errors = []
   tab.on('pageerror', (error) => errors.push(String(error)))
   tab.on('console', (m) => { if (m.type() === 'error' && !refusals.test(m.location().url)) errors.push(`${m.location().url}: ${m.text()}`) })
-  const lab = new Lab(tab, await inside(tab, '.jp-DirListing-item'))
   await lab.open('shared.ipynb')
   return Object.assign(lab, { errors })
 }
