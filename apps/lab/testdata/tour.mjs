@@ -25,8 +25,9 @@ const extensions = new URL('labextensions', import.meta.url).pathname
 
 const browser = await launch()
 const told = [] // what pages that are open have to say when the tour ends badly
-// What JupyterLab says of itself, built by whomever, and where no nbconvert is.
-const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/]
+// What JupyterLab says of itself, built by whomever, and where no nbconvert is; and
+// what the browser says of saves that are to be refused.
+const known = [/api\/contents\/(shared\.ipynb|notes\.txt)\?.* 409 /, /yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/]
 
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
