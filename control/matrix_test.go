@@ -158,6 +158,7 @@ func rows() []row {
 		{"Site.Watch the project", func(c *cell) error { _, err := c.Site.Watch(c.t.Context(), c.by, c.project.ID); return err }, "un....", "u....."},
 
 		{"Events.OfProject", func(c *cell) error { _, err := c.Events.OfProject(bg(), c.by, c.project.ID, 0, 9); return err }, "un....", "uf...."},
+		{"Events.OfMachines", func(c *cell) error { _, err := c.Events.OfMachines(bg(), c.by, 0, 10); return err }, "uffff.", ""},
 		{"Events.Mine", func(c *cell) error { _, err := c.Events.Mine(bg(), c.by, 0, 9); return err }, "u.....", ""},
 	}
 }

@@ -29,6 +29,7 @@ type reconciler struct {
 	targets   []string                    // where browsers may be sent
 	doing     map[quire.ProjectID]string  // what a starting project is at, for the gateway's page
 	accounts  map[accountKey]bool         // that a node has said to have
+	seen      map[quire.NodeID]seen       // notice.go
 	repairing chan struct{}               // a place for each repair that may run
 	routing   sync.Mutex                  // from reading a route to queueing it, so that the newest is the last
 	feed      struct {
@@ -41,7 +42,7 @@ func newReconciler(c *core) *reconciler {
 	return &reconciler{
 		c: c, busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{}, doing: map[quire.ProjectID]string{},
 		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, targets: []string{c.Origins.FormTargets()},
-		accounts: map[accountKey]bool{}, repairing: make(chan struct{}, repairsAtOnce),
+		accounts: map[accountKey]bool{}, seen: map[quire.NodeID]seen{}, repairing: make(chan struct{}, repairsAtOnce),
 	}
 }
 
@@ -82,6 +83,7 @@ func (r *reconciler) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.feedNow()
+			r.notice(ctx)
 		case <-hourly.C:
 			r.tidy()
 		}

@@ -30,6 +30,8 @@ var eventWords = map[string]string{
 	"logout": "signed out", "logout.all": "signed out everywhere", "password.change": "changed the password",
 	"user.create": "made the account", "user.update": "changed the account", "setup.link": "made a set-up link",
 	"join.token": "made a join token:", "join.revoke": "ended a join token", "join.gateway": "joined as a gateway:", "join.compute": "joined as a compute node:",
+	"node.away": "does not hear from the compute node", "node.back": "hears again from the compute node",
+	"gateway.away": "does not hear from the gateway of", "gateway.back": "hears again from the gateway of",
 	"node.change": "changed the resource", "data-center.change": "changed the data center", "site.remove": "removed from the installation:", "peer.cloned": "a key is on two machines, which were cut off:",
 }
 
@@ -111,4 +113,17 @@ func apiProjectEvents(c *call, in projectEventsIn) ([]quire.Event, error) {
 
 func apiEvents(c *call, in eventsIn) ([]quire.Event, error) {
 	return c.s.control.Events.Mine(c.ctx(), c.by, in.Before, in.limit())
+}
+
+// machinesLogGet is what happened to gateways and nodes.
+func machinesLogGet(c *call, in eventsIn) (answer, error) {
+	es, err := c.s.control.Events.OfMachines(c.ctx(), c.by, in.Before, eventsPerPage)
+	if err != nil {
+		return answer{}, err
+	}
+	return show("admin", "What happened to machines", adminView{Token: c.token, Menu: "log", Events: eventViews(es), Older: older(es, eventsPerPage)}), nil
+}
+
+func apiMachineEvents(c *call, in eventsIn) ([]quire.Event, error) {
+	return c.s.control.Events.OfMachines(c.ctx(), c.by, in.Before, in.limit())
 }
