@@ -56,6 +56,7 @@ type Control struct {
 	Logins   *Logins
 	Projects *Projects
 	Team     *Team
+	Moves    *Moves
 	Sessions *Sessions
 	Site     *Site
 	Events   *Events
@@ -100,6 +101,7 @@ func New(cfg Config) (*Control, error) {
 	ctl := &Control{core: c, loop: c.loop}
 	ctl.Users, ctl.Logins, ctl.Projects = &Users{c}, &Logins{c}, &Projects{c}
 	ctl.Team, ctl.Sessions, ctl.Site, ctl.Events = &Team{c}, &Sessions{c}, &Site{c}, &Events{c}
+	ctl.Moves = &Moves{c}
 	return ctl, nil
 }
 

@@ -16,7 +16,8 @@ import (
 // books instead of files and processes, and can be told to fail, to hang, to be
 // away or to lie. The real one is compute.Compute, tested there.
 type machine struct {
-	s *site
+	s  *site
+	id quire.NodeID
 
 	mu       sync.Mutex
 	away     bool
@@ -29,13 +30,16 @@ type machine struct {
 	dirs     map[quire.ProjectID]string
 	made     map[string]bool
 	sessions map[quire.SessionID]*quire.SessionReport
+	storage  quire.Storage
+	stranger bool // a file of the project belongs to somebody unknown
+	lies     bool // its copy is another
 	silent   bool // sessions start, but never say that they are ready
 	before   func(context.Context, quire.Order) error
 	after    func(context.Context, quire.Order) error
 }
 
 func newMachine(s *site) *machine {
-	return &machine{s: s, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
+	return &machine{s: s, id: s.record.ID, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
 }
 
 func (m *machine) apps() []quire.App {
@@ -61,7 +65,7 @@ func (m *machine) Health(context.Context) (quire.NodeHealth, error) {
 	if m.away {
 		return quire.NodeHealth{}, errAway()
 	}
-	return quire.NodeHealth{Apps: m.apps(), Others: m.others(), Messages: []string{"a secret of the house"}}, nil
+	return quire.NodeHealth{Apps: m.apps(), Others: m.others(), Storage: m.storage, Messages: []string{"a secret of the house"}}, nil
 }
 
 func (m *machine) Log(_ context.Context, id quire.SessionID, n int) (string, error) {
@@ -69,7 +73,7 @@ func (m *machine) Log(_ context.Context, id quire.SessionID, n int) (string, err
 }
 
 func (m *machine) Do(ctx context.Context, order []byte) (quire.Receipt, error) {
-	o, err := m.s.verify.Order(order, m.s.record.ID, m.s.clock.now())
+	o, err := m.s.verify.Order(order, m.id, m.s.clock.now())
 	if err != nil {
 		return quire.Receipt{}, quire.Forbidden(err.Error())
 	}
@@ -117,7 +121,28 @@ func (m *machine) act(o quire.Order) (quire.Receipt, error) {
 	switch o.Type {
 	case quire.OrderDirectory:
 		return move("", "there")
+	case quire.OrderAside:
+		if m.dirs[o.Project] == "" {
+			return quire.Receipt{}, quire.NotFound("project directory")
+		}
+		return move("there", "out")
+	case quire.OrderBack:
+		if m.dirs[o.Project] != "out" {
+			return did(false)
+		}
+		return move("out", "there")
+	case quire.OrderPlace:
+		return move("in", "there")
+	case quire.OrderUnstage:
+		if m.dirs[o.Project] == "in" {
+			m.dirs[o.Project] = ""
+		}
+		return did(true)
 	case quire.OrderTrash:
+		var args quire.MoveArgs
+		if json.Unmarshal(o.Args, &args) == nil && args.Aside {
+			return move("out", "aside")
+		}
 		if m.dirs[o.Project] == "" { // never started
 			return did(false)
 		}
@@ -193,7 +218,7 @@ func (m *machine) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 	out, cut := make(chan quire.NodeReport, 10_000), make(chan struct{})
 	m.out, m.cut = out, cut
 	m.links++
-	full := quire.NodeReport{Full: true, Health: &quire.NodeHealth{Apps: m.apps(), Others: m.others(), Messages: []string{"a secret of the house"}}}
+	full := quire.NodeReport{Full: true, Health: &quire.NodeHealth{Apps: m.apps(), Others: m.others(), Storage: m.storage, Messages: []string{"a secret of the house"}}}
 	for _, sr := range m.sessions {
 		if sr.State.Live() {
 			full.Sessions = append(full.Sessions, *sr)

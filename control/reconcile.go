@@ -184,6 +184,7 @@ func (r *reconciler) tidy() {
 	if err != nil {
 		r.c.Log.Error("cannot tidy", "err", err)
 	}
+	r.leftovers(r.ctx)
 }
 
 // session looks at a session's row and orders what is missing.
@@ -236,7 +237,7 @@ func (r *reconciler) settleSession(ctx context.Context, id quire.SessionID) (aga
 	switch s.State {
 	case quire.SessionStarting:
 		switch {
-		case p.State == quire.ProjectStarting, p.State == quire.ProjectStopping:
+		case p.State == quire.ProjectStarting, p.State == quire.ProjectStopping, p.State == quire.ProjectMoving:
 			return false // the start looks again, the stop ends it
 		case p.State == quire.ProjectRunning, visit && p.Deleted == nil: // reading needs no running project
 			err = r.orderStart(ctx, p, s, label)

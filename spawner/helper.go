@@ -95,9 +95,15 @@ func (s *Spawner) helper(ctx context.Context, o quire.Order, a Account, args, en
 	return answer{Already: r.Already, Note: r.Note, Log: r.Log, Findings: r.Findings, More: r.More, owners: r.Owners}, nil
 }
 
-// asUser runs "quire helper ARGS" as the account, in a group of its own, and
-// returns its exit code and output.
+// asUser runs "quire helper ARGS" as the account.
 func (s *Spawner) asUser(ctx context.Context, id string, a Account, tmp string, args, env []string) (int, []byte, error) {
+	argv := append([]string{s.c.Self, "helper"}, args...)
+	return s.toEnd(ctx, id, a, launch.Command{Spec: launch.Spec{Argv: argv, Tmp: tmp}}, env)
+}
+
+// toEnd runs a command in a group of its own until it ends, and returns its exit
+// code and output.
+func (s *Spawner) toEnd(ctx context.Context, id string, a Account, c launch.Command, env []string) (int, []byte, error) {
 	g, err := s.c.Limits.Make(id, s.c.Default)
 	if err != nil {
 		return 0, nil, &launch.StepError{Step: "control groups", Reason: err.Error()}
@@ -112,8 +118,8 @@ func (s *Spawner) asUser(ctx context.Context, id string, a Account, tmp string, 
 		return 0, nil, err
 	}
 	defer r.Close()
-	argv := append([]string{s.c.Self, "helper"}, args...)
-	p, err := s.launch(ctx, g, launch.Command{Output: w, Spec: launch.Spec{Argv: argv, Tmp: tmp}}, a, id, env)
+	c.Output = w
+	p, err := s.launch(ctx, g, c, a, id, env)
 	w.Close()
 	if err != nil {
 		return 0, nil, err

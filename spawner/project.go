@@ -238,6 +238,9 @@ func setTeam(fd int, a Account, team quire.TeamArgs) (quire.TeamArgs, error) {
 // and lists are right, so that the project's name never shows a half-made one.
 func (s *Spawner) makeProject(o quire.Order, a Account) (answer, error) {
 	defer s.lock(o.Dir)()
+	if s.away(o.Project) { // a move was given up while nobody could say so
+		return s.back(o, a)
+	}
 	unlock, err := s.storage.lock()
 	if err != nil {
 		return answer{}, err
@@ -305,7 +308,7 @@ func (s *Spawner) setPermissions(ctx context.Context, o quire.Order, a Account) 
 		return answer{}, err
 	}
 	defer p.Close()
-	r, err := s.permit(p, a, team)
+	r, err := s.permit(p, o.Project, a, team)
 	if err != nil {
 		return r, err
 	}
@@ -328,8 +331,11 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-func (s *Spawner) permit(p place, a Account, team quire.TeamArgs) (answer, error) {
+func (s *Spawner) permit(p place, project quire.ProjectID, a Account, team quire.TeamArgs) (answer, error) {
 	fd, err := openBeneath(int(p.owner.Fd()), p.name)
+	if errors.Is(err, unix.ENOENT) && s.away(project) {
+		return answer{}, quire.Unavailable("The project is being moved; nobody gets to its directory meanwhile.", nil)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return answer{}, quire.NotFound("project directory")
 	}
@@ -397,6 +403,14 @@ func same(d *os.File, kind acl.Kind, want []acl.Entry) bool {
 // trash renames the project inside its parent: moving a directory to another
 // parent would need write permission in it.
 func (s *Spawner) trash(o quire.Order, a Account) (answer, error) {
+	var args quire.MoveArgs
+	if err := unmarshal(o.Args, &args); err != nil {
+		return answer{}, err
+	}
+	if args.Aside {
+		defer s.lock(o.Dir)()
+		return s.trashAside(o, a)
+	}
 	return s.rename(o, a, func(p place) (string, string) { return p.name, p.trash }, "moved aside")
 }
 
