@@ -23,6 +23,7 @@ type eventView struct {
 var eventWords = map[string]string{
 	"project.create": "made this project", "project.update": "changed the project’s words or visibility", "project.start": "started the project",
 	"project.stop": "stopped the project", "project.reset": "cleared the error", "project.delete": "deleted the project", "project.restore": "restored the project",
+	"project.move": "moves the project:", "project.moved": "moved the project", "project.move.cancel": "cancelled the move", "project.move.failed": "could not move the project:",
 	"project.running": "the project is running", "project.failed": "the project could not start", "project.purge": "removed the project for good",
 	"session.start": "opened", "session.stop": "stopped", "session.failed": "could not open", "session.ended": "ended",
 	"team.set": "changed the team:", "team.remove": "removed from the team:", "star": "starred the project",
