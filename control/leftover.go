@@ -117,8 +117,12 @@ func (r *reconciler) leftovers(ctx context.Context) {
 				if err == nil {
 					err = r.settleLeftover(ctx, id, node)
 				}
-				if err != nil && ctx.Err() == nil {
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil {
 					r.c.Log.Warn("what a move left stays for now", "project", id, "node", node, "err", err)
+					err = nil // the next one may answer
 				}
 			}
 		})

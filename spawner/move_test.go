@@ -499,6 +499,35 @@ func TestHostileStream(t *testing.T) {
 	}
 }
 
+// A disk that is full in the middle: a sentence, and nothing is left.
+func TestMoveToAFullDisk(t *testing.T) {
+	l := newLab(t)
+	if os.Geteuid() != 0 {
+		return // nothing can be mounted
+	}
+	if err := unix.Mount("small", l.c.ProjectRoot, "tmpfs", 0, "size=1m,mode=0711"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(l.c.ProjectRoot, unix.MNT_DETACH)
+	l.again()
+	src := t.TempDir()
+	sh(t, src, "head -c 3000000 /dev/urandom > big; chown -R 2001 .")
+	out, err := os.Create(t.TempDir() + "/stream")
+	l.check(err)
+	p := packer{packing: packing{Dir: src, Send: true, Owners: map[uint32]uint32{2001: 2001}, Groups: map[uint32]string{0: "root", 2001: "alice"}}}
+	l.check(p.run(out))
+	stream, err := os.ReadFile(out.Name())
+	l.check(err)
+	args := quire.MoveArgs{People: []quire.Person{{Name: "alice", UID: 2001}}, Groups: []string{"root", "alice"}, Files: 10, Bytes: 10 << 20}
+	_, _, err = l.carry(l.order(quire.OrderReceive, func(o *quire.Order) { o.Args = jsonArgs(t, args) }), stream)
+	if quire.KindOf(err) != quire.KindFailed || !strings.Contains(quire.AsError(err).Message, "disk is full") {
+		t.Errorf("it says %v", err)
+	}
+	if left, err := os.ReadDir(l.c.ProjectRoot + "/.stage"); err != nil || len(left) != 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
 // An account with another number, a group that is not there: nothing is taken in.
 func TestMoveNeedsTheSameAccounts(t *testing.T) {
 	l := newLab(t)

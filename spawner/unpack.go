@@ -272,8 +272,13 @@ func (u *unpacker) link(name string, e entry) error {
 	if err := unix.Symlinkat(string(e.To), u.here(), name); err != nil {
 		return made(name, err)
 	}
+	held, err := at(u.here(), name)
+	if err != nil {
+		return made(name, err)
+	}
+	defer unix.Close(held)
 	if u.keeper == 0 {
-		if err := unix.Fchownat(u.here(), name, int(e.UID), int(u.groups[e.Group]), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(held, "", int(e.UID), int(u.groups[e.Group]), unix.AT_EMPTY_PATH); err != nil {
 			return noRoom("A link could not be given to its owner", err)
 		}
 	}
