@@ -174,13 +174,17 @@ func (s *Spawner) back(o quire.Order, a Account) (answer, error) {
 
 // away reports whether the project's directory lies aside.
 func (s *Spawner) away(project quire.ProjectID) bool {
-	f, err := s.staging()
+	root, err := s.storage.open()
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	fd, err := openBeneath(int(root.Fd()), stageDir)
+	if err != nil {
+		return false // no project has ever moved here
+	}
+	defer unix.Close(fd)
 	var st unix.Stat_t
-	return unix.Fstatat(int(f.Fd()), string(project)+outOf, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	return unix.Fstatat(fd, string(project)+outOf, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 // trashAside puts what lies aside into the trash: it lives on elsewhere.
