@@ -59,8 +59,11 @@ const (
 	maxJoins  = 32 // that a gateway may pass on in one report
 )
 
-// refresh opens a link for every record that has none.
+// refresh opens a link for every record that has none. One at a time: what was read
+// before must not undo what was read later.
 func (r *reconciler) refresh() {
+	r.refreshing.Lock()
+	defer r.refreshing.Unlock()
 	var dcs []quire.DataCenter
 	var nodes []quire.Node
 	r.mu.Lock()

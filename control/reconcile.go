@@ -18,21 +18,22 @@ import (
 type reconciler struct {
 	c *core
 
-	mu        sync.Mutex
-	ctx       context.Context // nil until run
-	wg        sync.WaitGroup
-	busy      map[string]bool // key → look again
-	nodes     map[quire.NodeID]*nodeLink
-	gateways  map[quire.DataCenterID]*gatewayLink
-	peers     map[quire.NodeID]quire.Peer // of all gateways and nodes there are
-	renewed   map[quire.NodeID]time.Time  // when they were sent a certificate
-	targets   []string                    // where browsers may be sent
-	doing     map[quire.ProjectID]string  // what a starting project is at, for the gateway's page
-	accounts  map[accountKey]bool         // that a node has said to have
-	seen      map[quire.NodeID]seen       // notice.go
-	repairing chan struct{}               // a place for each repair that may run
-	routing   sync.Mutex                  // from reading a route to queueing it, so that the newest is the last
-	feed      struct {
+	mu         sync.Mutex
+	ctx        context.Context // nil until run
+	wg         sync.WaitGroup
+	busy       map[string]bool // key → look again
+	nodes      map[quire.NodeID]*nodeLink
+	gateways   map[quire.DataCenterID]*gatewayLink
+	peers      map[quire.NodeID]quire.Peer // of all gateways and nodes there are
+	renewed    map[quire.NodeID]time.Time  // when they were sent a certificate
+	targets    []string                    // where browsers may be sent
+	doing      map[quire.ProjectID]string  // what a starting project is at, for the gateway's page
+	accounts   map[accountKey]bool         // that a node has said to have
+	seen       map[quire.NodeID]seen       // notice.go
+	repairing  chan struct{}               // a place for each repair that may run
+	refreshing sync.Mutex
+	routing    sync.Mutex // from reading a route to queueing it, so that the newest is the last
+	feed       struct {
 		seq    int64
 		recent []quire.Revocation
 	}
