@@ -50,4 +50,4 @@ screenshots: ## take the pictures of docs/images again
 
 clean: ## remove what was built
 	rm -rf bin dist node_modules test-results
-	find web/dist -mindepth 1 -not -name placeholder.txt -delete
+	find web/dist apps/lab/dist -mindepth 1 -not -name placeholder.txt -delete

@@ -24,6 +24,7 @@ type App struct {
 	Env     map[string]string `json:"env,omitempty"`     // added to the environment, same replacements
 	Dir     string            `json:"dir,omitempty"`     // working directory; default the project
 	Summary string            `json:"summary,omitempty"` // one line for the page
+	Restart bool              `json:"restart,omitempty"` // when it fails it is started again, and what it started goes on
 	Content bool              `json:"content,omitempty"` // it shows what is in files: on an origin without cookies, below X-Forwarded-Prefix
 }
 

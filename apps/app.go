@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // Listen makes the session's socket with mode 0660 whatever the umask is: the
@@ -40,4 +41,21 @@ func Prefix(prefix string) (string, error) {
 		return "", errors.New("--url-prefix is a path like /terminal")
 	}
 	return prefix, nil
+}
+
+// Plain keeps what a person can see of a name that others chose: no control
+// characters, nothing that turns the direction of writing, at most n characters.
+func Plain(s string, n int) string {
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " ")
+	var b strings.Builder
+	for _, c := range s {
+		if n == 0 {
+			break
+		}
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+			n--
+		}
+	}
+	return strings.TrimSpace(b.String())
 }

@@ -14,7 +14,7 @@ import (
 // notCompiled are directories that no Go file embeds.
 var notCompiled = map[string]bool{
 	".git": true, "node_modules": true, "bin": true, "docs": true, "decisions": true,
-	"test-results": true, "web/ui": true, "test": true, "bench": true,
+	"test-results": true, "web/ui": true, labUI: true, "test": true, "bench": true,
 }
 
 func (b *builder) binary() (string, error) {

@@ -1,5 +1,6 @@
 // Command build makes the quire binary: it installs the browser libraries named
-// in package-lock.json, bundles web/ui into web/dist and compiles the program.
+// in package-lock.json, bundles web/ui into web/dist and JupyterLab with
+// apps/lab/ui into apps/lab/dist, and compiles the program.
 // Each step is skipped when nothing it reads has changed.
 //
 // Every directory web/ui/NAME with an index.ts or an index.css is one bundle.
@@ -32,6 +33,8 @@ func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("build", flag.ContinueOnError)
 	output := flags.String("o", "bin/quire", "where the binary goes, below the repository")
 	bundles := flags.Bool("bundles", false, "stop after the bundles, compile nothing")
+	noLab := flags.Bool("without-lab", false, "leave out JupyterLab's part in the browser; its app says so then")
+	extension := flags.Bool("extension", false, "also build ipywidgets' part in JupyterLab into bin/labextensions, which the tests load")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -45,10 +48,16 @@ func run(args []string, out io.Writer) error {
 	}
 	defer unlock()
 
-	b := &builder{root: root, state: filepath.Join(root, "bin", ".built"), output: *output}
+	b := &builder{root: root, state: filepath.Join(root, "bin", ".built"), output: *output, out: out}
 	steps := []step{
 		{"browser libraries", b.packages},
 		{"bundles", b.bundles},
+	}
+	if !*noLab {
+		steps = append(steps, step{"JupyterLab", b.lab})
+	}
+	if *extension {
+		steps = append(steps, step{"an extension", b.labExtension})
 	}
 	if !*bundles {
 		steps = append(steps, step{"binary", b.binary})
@@ -80,7 +89,11 @@ type builder struct {
 	root   string
 	state  string // directory of the stamps
 	output string
+	out    io.Writer
 }
+
+// say tells what takes long before it does.
+func (b *builder) say(text string) { fmt.Fprintf(b.out, "    %s\n", text) }
 
 func (b *builder) path(parts ...string) string {
 	return filepath.Join(append([]string{b.root}, parts...)...)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -99,30 +100,63 @@ func packageDir(input string) string {
 	return input[:i] + modules + strings.Join(parts[:min(n, len(parts))], "/")
 }
 
+// A license is what a package says of its own.
+type license struct{ Name, Version, License, Text string }
+
 func (b *builder) notice(dir string) (string, error) {
-	raw, err := os.ReadFile(b.path(dir, "package.json"))
+	l, err := readLicense(b.path(dir))
 	if err != nil {
 		return "", err
 	}
-	var about struct{ Name, Version, License string }
+	return l.notice(), nil
+}
+
+func (l license) notice() string {
+	if l.Text == "" {
+		return fmt.Sprintf("%s %s (%s; the package has no license file)\n", l.Name, l.Version, l.License)
+	}
+	return fmt.Sprintf("%s %s (%s)\n\n%s\n", l.Name, l.Version, l.License, l.Text)
+}
+
+// readLicense reads what a package's directory has. One that names no license
+// and has no text of one is nobody's to pass on.
+func readLicense(dir string) (l license, err error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "package.json"))
+	if err != nil {
+		return l, err
+	}
+	var about struct {
+		Name, Version string
+		License       any
+		Licenses      []struct{ Type string }
+	}
 	if err := json.Unmarshal(raw, &about); err != nil {
-		return "", fmt.Errorf("%s/package.json: %w", dir, err)
+		return l, fmt.Errorf("%s/package.json: %w", dir, err)
 	}
-	found, err := os.ReadDir(b.path(dir))
+	l.Name, l.Version = about.Name, about.Version
+	l.License, _ = about.License.(string)
+	if old, ok := about.License.(map[string]any); ok { // how it was written once
+		l.License, _ = old["type"].(string)
+	}
+	if l.License == "" && len(about.Licenses) == 1 {
+		l.License = about.Licenses[0].Type
+	}
+	found, err := os.ReadDir(dir)
 	if err != nil {
-		return "", err
+		return l, err
 	}
 	for _, d := range found {
-		if name := strings.ToUpper(d.Name()); strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING") {
-			text, err := os.ReadFile(b.path(dir, d.Name()))
+		if name := strings.ToUpper(d.Name()); d.Type().IsRegular() && (strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING")) {
+			text, err := os.ReadFile(filepath.Join(dir, d.Name()))
 			if err != nil {
-				return "", err
+				return l, err
 			}
-			return fmt.Sprintf("%s %s (%s)\n\n%s\n", about.Name, about.Version, about.License, strings.TrimSpace(string(text))), nil
+			l.Text = strings.TrimSpace(string(text))
+			return l, nil
 		}
 	}
-	if about.License == "" {
-		return "", fmt.Errorf("%s names no license and has no license file; it must not be bundled", about.Name)
+	if l.License == "" {
+		return l, fmt.Errorf("%s names no license and has no license file; it must not be bundled", l.Name)
 	}
-	return fmt.Sprintf("%s %s (%s; the package has no license file)\n", about.Name, about.Version, about.License), nil
+	return l, nil
 }

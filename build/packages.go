@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 )
 
 // packages makes node_modules what package-lock.json says. The stamp lives
@@ -21,19 +18,23 @@ func (b *builder) packages() (string, error) {
 	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
 		return "unchanged", nil
 	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		return "", errors.New("npm is missing: install Node.js 20 or newer with npm (Debian: apt-get install --no-install-recommends nodejs npm), then run this again")
-	}
-	cmd := exec.Command(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	cmd.Dir = b.root
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("npm ci failed (%w); it said:\n%s", err, strings.TrimSpace(said.String()))
+	if err := npmInstall(b.root); err != nil {
+		return "", err
 	}
 	if err := writeFile(stamp, []byte(want)); err != nil {
 		return "", err
 	}
 	return "npm ci", nil
+}
+
+// npmInstall makes node_modules of a directory what its lock file says; more are
+// words for npm. No script of a package is run.
+func npmInstall(dir string, more ...string) error {
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		return errors.New("npm is missing: install Node.js 20 or newer with npm (Debian: apt-get install --no-install-recommends nodejs npm), then run this again")
+	}
+	cmd := exec.Command(npm, append([]string{"ci", "--ignore-scripts", "--no-audit", "--no-fund"}, more...)...)
+	cmd.Dir = dir
+	return tell(cmd, "npm ci")
 }

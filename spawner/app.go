@@ -255,6 +255,9 @@ func (s *Spawner) compose(a quire.App, o quire.Order, args quire.StartArgs) (kee
 	if a.TCP() {
 		keep = append(keep, "--tcp")
 	}
+	if a.Restart {
+		keep = append(keep, "--again")
+	}
 	// An environment made over the base sees the packages there, not the programs:
 	// either place will do.
 	for _, prefix := range []string{words["env"], s.base()} {

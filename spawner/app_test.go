@@ -52,7 +52,7 @@ func TestDescriptors(t *testing.T) {
 		}
 	}
 	got := " " + strings.Join(names, " ") + " "
-	for name, want := range map[string]bool{"notes": true, "notebook": true, "lab": true, "terminal": false, "broken": false, "shell": false, "word": false} {
+	for name, want := range map[string]bool{"notes": true, "notebook": true, "lab": true, "jupyterlab": true, "terminal": false, "broken": false, "shell": false, "word": false} {
 		if strings.Contains(got, " "+name+" ") != want {
 			t.Errorf("apps:%s; %s should be offered: %v", got, name, want)
 		}
@@ -76,7 +76,7 @@ func TestDescriptors(t *testing.T) {
 	has := func() bool {
 		list, _, _ := c.offered()
 		for _, a := range list {
-			if a.Name == "lab" {
+			if a.Name == "jupyterlab" {
 				return true
 			}
 		}
@@ -97,7 +97,7 @@ func TestDescriptors(t *testing.T) {
 	}
 	// An environment of a prefix's own, as conda makes them, is a prefix like others.
 	c.c.RootEnv = root + "/envs/default"
-	if _, others, _ := c.offered(); has() || len(others) != 1 || others[0].Name != "lab" {
+	if _, others, _ := c.offered(); has() || len(others) != 1 || others[0].Name != "jupyterlab" {
 		t.Errorf("others: %+v", others)
 	}
 	if err := os.MkdirAll(root+"/envs/default", 0o755); err != nil {

@@ -117,7 +117,7 @@ func TestFirstCellAndEveryRoleDies(t *testing.T) {
 			if err := ada.API(ctx, "GET", "/projects/ada/Welcome/apps", nil, &list); err != nil {
 				return err
 			}
-			if !strings.Contains(fmt.Sprint(list), "{lab}") {
+			if !strings.Contains(fmt.Sprint(list), "{jupyterlab}") {
 				return fmt.Errorf("offered: %v", list)
 			}
 			return nil
@@ -134,10 +134,10 @@ func TestFirstCellAndEveryRoleDies(t *testing.T) {
 		}
 		Eventually(t, 15*time.Second, "the row has it", offered)
 		page, err := ada.Open(ctx, s.Portal+"/ada/Welcome")
-		if err != nil || !strings.Contains(page.Body, "JupyterLab") {
+		if err != nil || !strings.Contains(page.Body, "JupyterLab (Python)") {
 			t.Errorf("the project's page does not show it: %v", err)
 		}
-		base, err := ada.OpenApp(ctx, "/ada/Welcome", "lab")
+		base, err := ada.OpenApp(ctx, "/ada/Welcome", "jupyterlab")
 		if err != nil {
 			t.Fatal(err)
 		}

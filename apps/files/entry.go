@@ -29,13 +29,14 @@ type Entry struct {
 	Kind     Kind
 	Size     int64
 	Modified time.Time
-	Mode     uint32 // permission bits with setuid, setgid and sticky
+	Changed  time.Time // in any way: of the inode
+	Mode     uint32    // permission bits with setuid, setgid and sticky
 	UID, GID uint32
 	Links    uint64 // hard links
 }
 
 func entryOf(name string, st *unix.Stat_t) Entry {
-	e := Entry{Name: name, Size: st.Size, Modified: time.Unix(st.Mtim.Unix()), Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Links: uint64(st.Nlink)}
+	e := Entry{Name: name, Size: st.Size, Modified: time.Unix(st.Mtim.Unix()), Changed: time.Unix(st.Ctim.Unix()), Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Links: uint64(st.Nlink)}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		e.Kind = File

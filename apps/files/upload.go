@@ -39,12 +39,16 @@ type Upload struct {
 	Done   bool   `json:"done"`
 }
 
+// unknown is the size of an upload that Finish ends.
+const unknown = -1
+
 // A Plan is what is known of a file before it arrives.
 type Plan struct {
 	Path     string
 	Size     int64
 	Modified int64 // of the file at home; with the size it tells whether it is the same one
 	Replace  bool  // what is there
+	Unsized  bool  // the size is not known: Finish says that all has arrived
 }
 
 type uploadState struct {
@@ -76,7 +80,10 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sweep()
-	if found, ok := u.find(t, path, plan); ok {
+	if plan.Unsized {
+		// Nothing tells whether an interrupted one is of the same file.
+		plan.Size = unknown
+	} else if found, ok := u.find(t, path, plan); ok {
 		return found, nil
 	}
 	if pending, _ := os.ReadDir(u.dir); len(pending) >= maxUploads {
@@ -97,7 +104,7 @@ func (u *Uploads) Begin(t *Tree, plan Plan) (Upload, error) {
 		}
 	}
 	var disk unix.Statfs_t
-	if unix.Fstatfs(int(d.Fd()), &disk) == nil && uint64(plan.Size) > disk.Bavail*uint64(disk.Bsize) {
+	if unix.Fstatfs(int(d.Fd()), &disk) == nil && uint64(max(plan.Size, 0)) > disk.Bavail*uint64(disk.Bsize) {
 		return Upload{}, quire.Failed("There is not enough room on the disk for this file.", nil)
 	}
 	id := token()
@@ -270,7 +277,11 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 	if _, err := w.file.Seek(offset, io.SeekStart); err != nil {
 		return at, explain(err, w.temp)
 	}
-	n, err := io.Copy(w.file, io.LimitReader(r, s.Size-offset))
+	limited := r
+	if s.Size != unknown {
+		limited = io.LimitReader(r, s.Size-offset)
+	}
+	n, err := io.Copy(w.file, limited)
 	at.Offset += n
 	if err != nil {
 		return at, explain(err, w.temp)
@@ -281,9 +292,35 @@ func (u *Uploads) Append(id string, offset int64, r io.Reader) (Upload, error) {
 	// The note's time says that somebody goes on.
 	now := time.Now()
 	os.Chtimes(filepath.Join(u.dir, id), now, now)
-	if at.Offset < s.Size {
+	if s.Size == unknown || at.Offset < s.Size {
 		return at, nil
 	}
+	return u.finish(id, w, s, at)
+}
+
+// Finish puts a file of unknown size in its place: all of it has arrived.
+func (u *Uploads) Finish(id string) (Upload, error) {
+	if err := u.take(id); err != nil {
+		return Upload{}, err
+	}
+	defer u.give(id)
+	s, err := u.load(id)
+	if err != nil {
+		return Upload{}, err
+	}
+	w, err := s.open()
+	if err != nil {
+		return Upload{}, err
+	}
+	defer w.close()
+	at := Upload{ID: id, Offset: w.offset, Size: s.Size}
+	if s.Size != unknown {
+		return at, quire.Invalid("size", "This upload ends with its last byte.")
+	}
+	return u.finish(id, w, s, at)
+}
+
+func (u *Uploads) finish(id string, w *writing, s uploadState, at Upload) (Upload, error) {
 	if err := w.finish(s.Replace); err != nil {
 		return at, err
 	}

@@ -294,3 +294,49 @@ func TestPeople(t *testing.T) {
 		t.Errorf("asked %d times", calls)
 	}
 }
+
+// An upload whose size nobody knows takes its place when it is said to be whole,
+// and is not mixed with another one of the same name.
+func TestUploadsOfUnknownSize(t *testing.T) {
+	tree, dir := newTree(t)
+	u := NewUploads(t.TempDir(), slog.New(slog.DiscardHandler))
+	var ids []string
+	for range 2 {
+		a, err := u.Begin(tree, Plan{Path: "big", Unsized: true, Replace: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err = u.Append(a.ID, 0, strings.NewReader("one ")); err != nil || a.Done || a.Offset != 4 {
+			t.Fatal(a, err)
+		}
+		ids = append(ids, a.ID)
+	}
+	if ids[0] == ids[1] {
+		t.Fatal("one upload for two")
+	}
+	if _, err := u.Append(ids[1], 2, strings.NewReader("x")); quire.KindOf(err) != quire.KindConflict {
+		t.Error(err)
+	}
+	if _, err := u.Append(ids[1], 4, strings.NewReader("two")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir + "/big"); err == nil {
+		t.Error("half a file can be seen")
+	}
+	if a, err := u.Finish(ids[1]); err != nil || !a.Done {
+		t.Fatal(a, err)
+	}
+	if b, err := os.ReadFile(dir + "/big"); string(b) != "one two" {
+		t.Errorf("%q %v", b, err)
+	}
+	sized, err := u.Begin(tree, Plan{Path: "sized", Size: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Finish(sized.ID); quire.KindOf(err) != quire.KindInvalid {
+		t.Error("half of a file whose size is known took its place:", err)
+	}
+	if err := u.Cancel(ids[0]); err != nil {
+		t.Error(err)
+	}
+}

@@ -67,6 +67,7 @@ type options struct {
 	prefix string
 	ready  int
 	tcp    bool
+	again  bool
 	argv   []string
 }
 
@@ -109,6 +110,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.prefix, "env", "", "the project's active environment")
 	f.IntVar(&o.ready, "ready", 0, "descriptor to say ready on")
 	f.BoolVar(&o.tcp, "tcp", false, "the app listens on %(port)s")
+	f.BoolVar(&o.again, "again", false, "start the app again when it fails; what it started goes on")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -127,8 +129,13 @@ type keeper struct {
 	watch *watcher
 	done  chan struct{} // the app has ended
 
-	mu    sync.Mutex
-	state State
+	mu       sync.Mutex
+	state    State
+	app      int        // its process, and the group that it leads
+	outputs  []*os.File // of it, and of those before it
+	pumps    sync.WaitGroup
+	starts   []time.Time
+	stopping bool
 }
 
 func (k *keeper) prepare() error {
@@ -239,65 +246,91 @@ func (k *keeper) run() int {
 	signal.Notify(signals, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 
-	pid, output, err := k.startApp()
-	if err != nil {
+	if err := k.startApp(); err != nil {
 		why := sentence(err)
 		k.log.note(why)
 		return k.leave(Exit{Code: notStarted, Reason: why})
 	}
-	pumped := make(chan struct{})
-	go func() {
-		defer close(pumped)
-		_, _ = io.Copy(k.log, output) // ends with the last writer
-	}()
 	go k.becomeReady()
 
 	ended, exits := make(chan struct{}), make(chan syscall.WaitStatus, 1)
-	go reap(pid, exits, ended)
+	go k.reap(exits, ended)
 	var kill <-chan time.Time
 	for {
 		select {
 		case <-signals:
-			_ = unix.Kill(-pid, unix.SIGTERM)
+			k.mu.Lock()
+			k.stopping = true
+			_ = unix.Kill(-k.app, unix.SIGTERM)
+			k.mu.Unlock()
 			if kill == nil {
 				kill = time.After(stopGrace)
 			}
 		case <-kill:
-			_ = unix.Kill(-pid, unix.SIGKILL)
+			k.mu.Lock()
+			_ = unix.Kill(-k.app, unix.SIGKILL)
+			k.mu.Unlock()
 			killAll(unix.SIGKILL)
 		case status := <-exits:
 			close(k.done)
 			code := k.leave(exitOf(status))
 			sweep(ended)
-			output.SetReadDeadline(time.Now().Add(time.Second))
-			<-pumped
+			for _, o := range k.outputs { // nobody adds to them any more
+				_ = o.SetReadDeadline(time.Now().Add(time.Second))
+			}
+			k.pumps.Wait()
 			k.log.Close()
 			return code
 		}
 	}
 }
 
+const (
+	againMost   = 10 // starts within againWithin; an app that fails more often has failed
+	againWithin = time.Minute
+)
+
+// onceMore starts the app again after it failed, unless it was asked to end or
+// fails all the time. Nothing that it started is ended for it.
+func (k *keeper) onceMore(status syscall.WaitStatus) bool {
+	k.mu.Lock()
+	now := time.Now()
+	k.starts = append(slices.DeleteFunc(k.starts, func(t time.Time) bool { return now.Sub(t) > againWithin }), now)
+	no := !k.again || k.stopping || len(k.starts) > againMost || status.ExitStatus() == 0
+	k.mu.Unlock()
+	if no {
+		return false
+	}
+	e := exitOf(status)
+	k.log.note(fmt.Sprintf("The app ended by itself (code %d %s) and is started again.", e.Code, e.Signal))
+	if err := k.startApp(); err != nil {
+		k.log.note(sentence(err))
+		return false
+	}
+	return true
+}
+
 // startApp starts the app in a process group of its own, with nothing but its
 // output pipe.
-func (k *keeper) startApp() (int, *os.File, error) {
+func (k *keeper) startApp() error {
 	argv := k.argv
 	if k.tcp {
 		port, err := freePort()
 		if err != nil {
-			return 0, nil, fmt.Errorf("there is no free port on this node: %w", err)
+			return fmt.Errorf("there is no free port on this node: %w", err)
 		}
 		k.port = port
 		argv, k.env = withPort(argv, port), withPort(k.env, port)
 	}
 	if len(k.needs) > 0 && !slices.ContainsFunc(k.needs, there) {
-		return 0, nil, fmt.Errorf("%s is missing, and the app needs it: install it in the project's environment", k.needs[0])
+		return fmt.Errorf("%s is missing, and the app needs it: install it in the project's environment", k.needs[0])
 	}
 	if err := unix.Access(k.cwd, unix.X_OK); err != nil {
-		return 0, nil, fmt.Errorf("the directory %s cannot be entered: %w", k.cwd, err)
+		return fmt.Errorf("the directory %s cannot be entered: %w", k.cwd, err)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
 	defer w.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
@@ -311,12 +344,22 @@ func (k *keeper) startApp() (int, *os.File, error) {
 	_ = os.WriteFile(oomFile, before, 0)
 	if err != nil {
 		r.Close()
-		return 0, nil, fmt.Errorf("the program could not be started: %w", err)
+		return fmt.Errorf("the program could not be started: %w", err)
 	}
 	// Waiting is ours (reap), for this child and for adopted ones alike.
-	pid := cmd.Process.Pid
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.app = cmd.Process.Pid
 	_ = cmd.Process.Release()
-	return pid, r, nil
+	k.outputs = append(k.outputs, r)
+	k.pumps.Go(func() {
+		defer r.Close()
+		_, _ = io.Copy(k.log, r) // ends with the last writer
+	})
+	if k.stopping { // asked to end while it was started again
+		_ = unix.Kill(-k.app, unix.SIGTERM)
+	}
+	return nil
 }
 
 // sentence makes an error one that a page can show.
@@ -328,7 +371,7 @@ func sentence(err error) string {
 const oomFile = "/proc/self/oom_score_adj"
 
 // reap waits for every child until none is left.
-func reap(app int, exits chan<- syscall.WaitStatus, ended chan<- struct{}) {
+func (k *keeper) reap(exits chan<- syscall.WaitStatus, ended chan<- struct{}) {
 	defer close(ended)
 	for {
 		var status syscall.WaitStatus
@@ -339,7 +382,10 @@ func reap(app int, exits chan<- syscall.WaitStatus, ended chan<- struct{}) {
 		if err != nil {
 			return // no child is left
 		}
-		if pid == app {
+		k.mu.Lock()
+		app := k.app
+		k.mu.Unlock()
+		if pid == app && !k.onceMore(status) {
 			exits <- status
 		}
 	}

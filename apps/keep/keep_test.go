@@ -271,3 +271,44 @@ func TestSocketTable(t *testing.T) {
 		}
 	}
 }
+
+// An app that fails is started again, and what it had started goes on; once it is
+// asked to end, nothing of either is left.
+func TestAppIsStartedAgain(t *testing.T) {
+	s := start(t, []string{"--again"}, "/bin/sh", "-c", `[ -e DIR/child ] || { setsid sleep 600 & echo $! > DIR/child; }; echo $$ >> DIR/lives; exec sleep 600`)
+	read := func(name string, lines int) []string {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			b, _ := os.ReadFile(s.dir + "/" + name)
+			if f := strings.Fields(string(b)); len(f) >= lines {
+				return f
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %q; log: %s", name, b, s.log())
+			}
+		}
+	}
+	pid := func(text string) (n int) { fmt.Sscan(text, &n); return n }
+	for life := 1; life <= 3; life++ {
+		if err := syscall.Kill(pid(read("lives", life)[life-1]), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := pid(read("lives", 4)[3])
+	child := pid(read("child", 1)[0])
+	if err := syscall.Kill(child, 0); err != nil {
+		t.Errorf("what the app started was ended with it: %v", err)
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	if e := s.exit(); e.Signal != "terminated" {
+		t.Errorf("%+v", e)
+	}
+	for _, p := range []int{last, child} {
+		if err := syscall.Kill(p, 0); err != syscall.ESRCH {
+			t.Errorf("process %d is left: %v", p, err)
+		}
+	}
+	if n := len(read("lives", 4)); n != 4 {
+		t.Errorf("it was started %d times", n)
+	}
+}

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"quire"
+	"quire/apps"
 )
 
 const (
@@ -184,7 +183,7 @@ func (d *desk) rename(id, name string) error {
 	if err != nil {
 		return err
 	}
-	if name = plainText(name, 40); name == "" {
+	if name = apps.Plain(name, 40); name == "" {
 		return quire.Invalid("name", "A shell needs a name of at least one visible character.")
 	}
 	s.rename(name)
@@ -207,21 +206,4 @@ func (d *desk) end() {
 		}()
 	}
 	d.busy.Wait()
-}
-
-// plainText keeps what a person can see: no control characters, nothing that
-// turns the direction of writing, at most n characters.
-func plainText(s string, n int) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " ")
-	var b strings.Builder
-	for _, c := range s {
-		if n == 0 {
-			break
-		}
-		if unicode.IsPrint(c) {
-			b.WriteRune(c)
-			n--
-		}
-	}
-	return strings.TrimSpace(b.String())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"quire"
+	"quire/apps"
 )
 
 const (
@@ -70,7 +71,7 @@ func (s *socket) listen(ctx context.Context, end context.CancelFunc, take func(k
 			return
 		}
 		if err := take(kind, p); err != nil {
-			s.conn.Close(websocket.StatusPolicyViolation, plainText(err.Error(), 100))
+			s.conn.Close(websocket.StatusPolicyViolation, apps.Plain(err.Error(), 100))
 			return
 		}
 	}

@@ -6,14 +6,13 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"path"
 	"strings"
 
 	"github.com/coder/websocket"
 
-	"quire"
+	"quire/apps"
 	"quire/web"
 )
 
@@ -77,7 +76,7 @@ func handler(d *desk, prefix string, p page, log *slog.Logger) (http.Handler, er
 		return json.NewEncoder(w).Encode(d.tabs())
 	})
 	on("GET "+prefix+"/socket", func(w http.ResponseWriter, r *http.Request) error {
-		if err := checkOrigin(r); err != nil {
+		if err := apps.OwnPage(r, "A terminal"); err != nil {
 			return err
 		}
 		if r.URL.Query().Has("shell") {
@@ -98,19 +97,6 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
-}
-
-// checkOrigin refuses every upgrade that does not come from a page of the same
-// host. The gateway checks the same; a terminal is worth two locks.
-func checkOrigin(r *http.Request) error {
-	origins := r.Header.Values("Origin")
-	if len(origins) == 1 {
-		u, err := url.Parse(origins[0])
-		if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host == r.Host && origins[0] == u.Scheme+"://"+u.Host {
-			return nil
-		}
-	}
-	return quire.Forbidden("A terminal can be used from its own page only.")
 }
 
 func accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {

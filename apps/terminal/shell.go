@@ -8,15 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"quire"
+	"quire/apps"
 )
 
 const (
@@ -95,15 +94,9 @@ func (s *shell) start() error {
 		return quire.Conflict("", "This shell is running.")
 	}
 	cmd := &exec.Cmd{Path: s.how.Path, Args: []string{filepath.Base(s.how.Path)}, Dir: s.how.Dir, Env: s.how.Env}
-	master, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: uint16(s.size.cols), Rows: uint16(s.size.rows)})
+	file, err := apps.StartOnPty(cmd, s.size.cols, s.size.rows)
 	if err != nil {
-		return failedStart(err)
-	}
-	file, err := pollable(master)
-	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		return failedStart(err)
+		return err
 	}
 	if s.ended != nil {
 		s.out.write([]byte((&scanner{}).restore() + "\r\n\x1b[2m── started again ──\x1b[0m\r\n"))
@@ -115,31 +108,6 @@ func (s *shell) start() error {
 	go s.wait(r, cmd)
 	s.wake()
 	return nil
-}
-
-func failedStart(err error) error {
-	why := "The shell could not be started."
-	if errors.Is(err, syscall.EAGAIN) {
-		why = "The shell could not be started: you have as many processes as you may. End some and try again."
-	} else if errors.Is(err, syscall.ENOMEM) {
-		why = "The shell could not be started: there is no memory left. End some programs and try again."
-	}
-	return quire.Failed(why, err)
-}
-
-// pollable returns the pty as a file whose reads and writes can be called off.
-// The pty package hands out one that blocks.
-func pollable(f *os.File) (*os.File, error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, fmt.Errorf("copy the pty's descriptor: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("make the pty pollable: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "pty"), nil
 }
 
 // control runs an ioctl on the pty.
@@ -327,9 +295,7 @@ func (s *shell) drive(v *visitor) {
 		s.size = v.size
 		changed = true
 		if s.run != nil && s.ended == nil {
-			err := s.run.control(func(fd int) error {
-				return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(v.size.cols), Row: uint16(v.size.rows)})
-			})
+			err := apps.ResizePty(s.run.pty, v.size.cols, v.size.rows)
 			if err != nil && !errors.Is(err, os.ErrClosed) {
 				s.log.Warn("resize", "shell", s.id, "err", err)
 			}
@@ -359,7 +325,7 @@ func (s *shell) busy() string {
 	if err != nil {
 		return "a program"
 	}
-	return plainText(string(name), 40)
+	return apps.Plain(string(name), 40)
 }
 
 // close ends the shell: every process group of its session is hung up, the way
@@ -374,12 +340,7 @@ func (s *shell) close(grace time.Duration) {
 	if r == nil || !alive {
 		return
 	}
-	s.signal(r, func(pid int) {
-		for _, group := range sessionGroups(pid) {
-			syscall.Kill(-group, syscall.SIGHUP)
-			syscall.Kill(-group, syscall.SIGCONT) // a stopped job hears it too
-		}
-	})
+	s.signal(r, apps.HangUp)
 	select {
 	case <-r.over:
 		return
@@ -396,31 +357,6 @@ func (s *shell) signal(r *run, send func(pid int)) {
 	if !r.reaped {
 		send(r.process.Pid)
 	}
-}
-
-// sessionGroups lists the process groups whose session is led by pid.
-func sessionGroups(pid int) []int {
-	groups := map[int]bool{pid: true}
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		raw, err := os.ReadFile(dir + "/stat")
-		if err != nil {
-			continue
-		}
-		// The name stands in parentheses and may hold anything.
-		fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
-		if len(fields) < 4 || fields[3] != strconv.Itoa(pid) {
-			continue
-		}
-		if group, err := strconv.Atoi(fields[2]); err == nil && group > 1 {
-			groups[group] = true
-		}
-	}
-	list := make([]int, 0, len(groups))
-	for g := range groups {
-		list = append(list, g)
-	}
-	return list
 }
 
 func (s *shell) rename(name string) {

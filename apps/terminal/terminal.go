@@ -17,11 +17,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"os/user"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -60,7 +57,7 @@ func serve(ctx context.Context, args []string, usage io.Writer, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	how := Command{Path: loginShell(ctx), Dir: startDir(*home), Env: environment(os.Environ())}
+	how := Command{Path: apps.LoginShell(ctx), Dir: startDir(*home), Env: apps.TerminalEnvironment(os.Environ())}
 	l, err := apps.Listen(*socket)
 	if err != nil {
 		return err
@@ -72,7 +69,7 @@ func serve(ctx context.Context, args []string, usage io.Writer, log *slog.Logger
 // serveOn serves the app on a listener until ctx ends, then ends every shell.
 func serveOn(ctx context.Context, l net.Listener, prefix string, d *desk, log *slog.Logger) error {
 	h, err := handler(d, prefix, page{
-		Project: plainText(os.Getenv("PROJECT_NAME"), 80), Shell: filepath.Base(d.how.Path), NoNewRoot: noNewRoot(),
+		Project: apps.Plain(os.Getenv("PROJECT_NAME"), 80), Shell: filepath.Base(d.how.Path), NoNewRoot: noNewRoot(),
 	}, log)
 	if err != nil {
 		return err
@@ -110,54 +107,4 @@ func startDir(dir string) string {
 		}
 	}
 	return "/"
-}
-
-// environment is the session's with the two words that describe our terminal.
-func environment(session []string) []string {
-	env := make([]string, 0, len(session)+2)
-	for _, e := range session {
-		if name, _, _ := strings.Cut(e, "="); name != "TERM" && name != "COLORTERM" && name != "COLUMNS" && name != "LINES" {
-			env = append(env, e)
-		}
-	}
-	return append(env, "TERM=xterm-256color", "COLORTERM=truecolor")
-}
-
-// loginShell is the shell the account has, or bash. It runs as an interactive
-// but not as a login shell: a login shell's profile sets PATH anew, and the
-// project's environment would be lost from it.
-func loginShell(ctx context.Context) string {
-	candidates := []string{os.Getenv("SHELL")}
-	if candidates[0] == "" {
-		candidates[0] = accountShell(ctx)
-	}
-	for _, c := range append(candidates, "/bin/bash", "/bin/sh") {
-		switch filepath.Base(c) {
-		case "nologin", "false", "true", "sync":
-			continue
-		}
-		if info, err := os.Stat(c); filepath.IsAbs(c) && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return c
-		}
-	}
-	return "/bin/sh"
-}
-
-// accountShell asks the directory, which may be slow or away.
-func accountShell(ctx context.Context) string {
-	me, err := user.Current()
-	if err != nil {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "getent", "passwd", me.Uid).Output()
-	if err != nil {
-		return ""
-	}
-	fields := strings.Split(strings.TrimSpace(string(out)), ":")
-	if len(fields) != 7 {
-		return ""
-	}
-	return fields[6]
 }

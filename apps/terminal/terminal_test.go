@@ -591,7 +591,7 @@ func TestArgumentsAndShells(t *testing.T) {
 		"/usr/sbin/nologin": "/bin/bash", "/bin/false": "/bin/bash", "/no/such/shell": "/bin/bash", "bash": "/bin/bash", "/bin/sh": "/bin/sh", "/etc/passwd": "/bin/bash",
 	} {
 		t.Setenv("SHELL", shell)
-		if got := loginShell(t.Context()); got != want {
+		if got := apps.LoginShell(t.Context()); got != want {
 			t.Errorf("SHELL=%s gives %s, want %s", shell, got, want)
 		}
 	}

@@ -53,7 +53,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	env := append(environment(os.Environ()), "HOME="+dir, "HISTFILE=")
+	env := append(apps.TerminalEnvironment(os.Environ()), "HOME="+dir, "HISTFILE=")
 	w.desk = newDesk(Command{Path: "/bin/bash", Dir: dir, Env: env}, log)
 	w.desk.grace = 300 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())

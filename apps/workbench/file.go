@@ -7,7 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"os"
 	"path"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"quire"
+	"quire/apps"
 	"quire/apps/files"
 )
 
@@ -378,30 +378,6 @@ func (b *bench) serveDelete(w http.ResponseWriter, r *http.Request) error {
 	return s.end(all, nil)
 }
 
-// passive are the types that a browser may show from here. Everything else is
-// only ever saved to the person's disk.
-func passive(ext string) string {
-	switch strings.ToLower(ext) {
-	case ".png":
-		return "image/png"
-	case ".jpg", ".jpeg":
-		return "image/jpeg"
-	case ".gif":
-		return "image/gif"
-	case ".webp":
-		return "image/webp"
-	case ".avif":
-		return "image/avif"
-	case ".bmp":
-		return "image/bmp"
-	case ".ico":
-		return "image/x-icon"
-	case ".pdf":
-		return "application/pdf"
-	}
-	return ""
-}
-
 // serveRaw sends a file as it is, also in parts.
 func (b *bench) serveRaw(w http.ResponseWriter, r *http.Request) error {
 	t, p, err := b.asked(r)
@@ -413,43 +389,8 @@ func (b *bench) serveRaw(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer f.Close()
-	h := w.Header()
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-	kind := passive(path.Ext(e.Name))
-	disposition := "inline"
-	switch {
-	case kind == "application/pdf":
-		// The browser's viewer does not start in a sandbox. It runs nothing of the
-		// document's in our origin, and nosniff keeps the bytes from being a page.
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'none'; object-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'")
-	case strings.EqualFold(path.Ext(e.Name), ".svg"):
-		// As a picture in a page it runs nothing; as a page of its own it could.
-		kind, disposition = "image/svg+xml", "attachment"
-	case kind == "":
-		kind, disposition = "application/octet-stream", "attachment"
-	}
-	if r.URL.Query().Has("download") {
-		disposition = "attachment"
-	}
-	h.Set("Content-Type", kind)
-	h.Set("Content-Disposition", disposed(disposition, e.Name))
-	http.ServeContent(w, r, "", e.Modified, f)
+	apps.ServeFile(w, r, e.Name, e.Modified, f, r.URL.Query().Has("download"))
 	return nil
-}
-
-// disposed names a file for the browser to save. RFC 6266 takes UTF-8 only, and
-// what turns writing around would show a name as another.
-func disposed(how, name string) string {
-	name = strings.Map(func(r rune) rune {
-		switch {
-		case r < 0x20 || r == 0x7f || r == '/' || r == '\\':
-			return '_'
-		case r >= 0x202A && r <= 0x202E, r >= 0x2066 && r <= 0x2069, r == 0x200E, r == 0x200F:
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(name, "_"))
-	return how + "; filename*=UTF-8''" + strings.ReplaceAll(url.QueryEscape(name), "+", "%20")
 }
 
 func (b *bench) servePrepare(w http.ResponseWriter, r *http.Request) error {
@@ -515,7 +456,7 @@ func (b *bench) serveArchive(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	h.Set("Content-Type", mime.FormatMediaType(kind, nil))
-	h.Set("Content-Disposition", disposed("attachment", name+ext))
+	h.Set("Content-Disposition", apps.Disposition("attachment", name+ext))
 	if err := pack(r.Context(), w, a.dir, a.names); err != nil {
 		// The connection is cut, so that nobody takes half of it for the whole.
 		b.log.Info("an archive was cut off", "err", err)

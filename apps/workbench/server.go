@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"quire"
+	"quire/apps"
 	"quire/apps/files"
 	"quire/web"
 )
@@ -89,7 +90,7 @@ func handler(b *bench, prefix, project string, log *slog.Logger) (http.Handler, 
 	on("POST /api/permissions", b.serveSetPermissions)
 	on("POST /api/share", b.serveShare)
 	return headers(web.Adapt(log, func(w http.ResponseWriter, r *http.Request) error {
-		if err := checkSite(r); err != nil {
+		if err := apps.OwnPage(r, "Workbench"); err != nil {
 			return err
 		}
 		mux.ServeHTTP(w, r)
@@ -108,30 +109,6 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
-}
-
-// checkSite refuses every request that a page of another origin makes. The
-// gateway checks the same; a person's files are worth two locks.
-func checkSite(r *http.Request) error {
-	refused := quire.Forbidden("Workbench can be used from its own page only.")
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "cross-site", "same-site":
-		// A link to the page may be followed from anywhere.
-		if r.Method != http.MethodGet || r.Header.Get("Sec-Fetch-Mode") != "navigate" || strings.Contains(r.URL.Path, "/api/") {
-			return refused
-		}
-	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return nil
-	}
-	origins := r.Header.Values("Origin")
-	if len(origins) == 1 {
-		u, err := url.Parse(origins[0])
-		if err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host == r.Host && origins[0] == u.Scheme+"://"+u.Host {
-			return nil
-		}
-	}
-	return refused
 }
 
 func answer(w http.ResponseWriter, v any) error {

@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
-	"unicode"
 
 	"quire/apps"
 )
@@ -68,7 +67,7 @@ func serve(ctx context.Context, args []string, usage io.Writer, log *slog.Logger
 		return err
 	}
 	defer l.Close()
-	return serveOn(ctx, l, prefix, b, plainText(os.Getenv("PROJECT_NAME"), 80), log)
+	return serveOn(ctx, l, prefix, b, apps.Plain(os.Getenv("PROJECT_NAME"), 80), log)
 }
 
 // serveOn serves the app on a listener until ctx ends.
@@ -100,15 +99,4 @@ func serveOn(ctx context.Context, l net.Listener, prefix string, b *bench, name 
 	}
 	cancel()
 	return srv.Close()
-}
-
-// plainText makes a name that the environment has fit to be shown.
-func plainText(s string, limit int) string {
-	out := []rune{}
-	for _, r := range s {
-		if unicode.IsPrint(r) && len(out) < limit {
-			out = append(out, r)
-		}
-	}
-	return string(out)
 }

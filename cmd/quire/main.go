@@ -14,6 +14,8 @@ import (
 
 	"quire"
 	"quire/apps/keep"
+	"quire/apps/kernel"
+	"quire/apps/lab"
 	"quire/apps/terminal"
 	"quire/apps/viewer"
 	"quire/apps/workbench"
@@ -73,6 +75,10 @@ func run(args []string) int {
 			return terminal.Main(args[1:])
 		case "workbench":
 			return workbench.Main(args[1:])
+		case "kernels":
+			return kernel.Main(args[1:])
+		case "lab":
+			return lab.Main(args[1:])
 		case "viewer":
 			return viewer.Main(args[1:])
 		}

@@ -48,7 +48,8 @@ test('the kernel and its variables outlive every role, and the page reconnects b
     if (role === 'spawner' && !quire.role('spawner')) continue
     await quire.kill(role)
     await state(ada.page, 'running', 10_000)
-    await notebook.view.locator('.kernel_idle_icon').waitFor({ state: 'attached', timeout: 30_000 })
+    // Jupyter's page waits twice as long after every try in vain: 1, 2, 4 … seconds.
+    await notebook.view.locator('.kernel_idle_icon').waitFor({ state: 'attached', timeout: 90_000 })
     await notebook.answers(`print("after ${role}", kept * 2)`, `after ${role} 42`)
   }
 })

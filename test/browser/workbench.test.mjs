@@ -64,6 +64,7 @@ async function choose(name) {
   // What a failed step left open must not fail the next ones.
   while (await page.locator('dialog[open]').count()) await key('Escape')
   await tree()
+  await row(name).first().waitFor() // typing finds what is there
   await key('Home')
   await tab.keyboard.type(name)
   await page.locator('.row.active', { hasText: name }).waitFor()

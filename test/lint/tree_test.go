@@ -46,7 +46,7 @@ func skipped(dir string) bool {
 	if strings.HasPrefix(path.Base(dir), "_") {
 		return true // somebody's experiment; Go does not see it either
 	}
-	return dir == "bin" || dir == "dist" || dir == "web/dist"
+	return dir == "bin" || dir == "dist" || dir == "web/dist" || dir == "apps/lab/dist"
 }
 
 var load = sync.OnceValues(func() (*tree, error) {
