@@ -10,7 +10,8 @@ package quire
 type MoveArgs struct {
 	// TeamArgs: of OrderAside whose processes end (Expel); of OrderPlace the team.
 	TeamArgs
-	// Aside, of OrderTrash: what is put into the trash is what lies aside.
+	// Aside, of OrderTrash: what lies aside is put away, as its project lives on
+	// elsewhere; of OrderPurge: that is deleted.
 	Aside bool `json:"aside,omitempty"`
 	// Staged, of OrderSurvey: look at what was received, not at what lies aside.
 	Staged bool `json:"staged,omitempty"`

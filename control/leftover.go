@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"quire"
@@ -11,7 +12,7 @@ import (
 // What a move leaves on a node, and what is done about it.
 const (
 	leftStage  = "stage"  // an unfinished copy: it is removed
-	leftPlaced = "placed" // perhaps a finished one that was given up: into the trash, and removed
+	leftPlaced = "placed" // perhaps a finished one that was given up: put away, and removed
 	leftAside  = "aside"  // the original of what lives elsewhere: into the trash
 	leftBoth   = "both"   // the same, with an older one in the trash, which goes
 	leftTrash  = "trash"  // in the trash: when it is due, it is removed
@@ -40,9 +41,22 @@ func (r *reconciler) settleLeftover(ctx context.Context, project quire.ProjectID
 }
 
 func (r *reconciler) leftover(ctx context.Context, l store.Leftover) error {
-	r.mu.Lock()
-	known := r.nodes[l.Node] != nil
-	r.mu.Unlock()
+	known, lives := false, false
+	if err := r.c.read(ctx, func(tx *store.Tx) error {
+		nodes, err := tx.Nodes()
+		if err != nil {
+			return err
+		}
+		known = slices.ContainsFunc(nodes, func(n quire.Node) bool { return n.ID == l.Node })
+		p, err := tx.Project("", l.Project)
+		lives = err == nil && p.Node == l.Node
+		if quire.KindOf(err) == quire.KindNotFound {
+			err = nil
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	p := quire.Project{ID: l.Project, Owner: l.Owner, Node: l.Node, Dir: l.Dir}
 	do := func(t quire.OrderType, args any) error {
 		m, err := r.machine(l.Node)
@@ -54,6 +68,7 @@ func (r *reconciler) leftover(ctx context.Context, l store.Leftover) error {
 		}
 		return err
 	}
+	away := quire.MoveArgs{Aside: true}
 	next := ""
 	var due time.Time
 	var err error
@@ -61,19 +76,20 @@ func (r *reconciler) leftover(ctx context.Context, l store.Leftover) error {
 		switch l.What {
 		case leftStage:
 			err = do(quire.OrderUnstage, nil)
+			next, due = leftTrash, r.c.Now().Add(r.c.KeepDeleted) // of an earlier move
 		case leftPlaced:
-			if err = do(quire.OrderUnstage, nil); err == nil {
-				err = do(quire.OrderTrash, nil)
+			if err = do(quire.OrderUnstage, nil); err == nil && !lives {
+				err = do(quire.OrderAside, quire.MoveArgs{})
 			}
-			next, due = leftTrash, r.c.Now()
+			next, due = leftBoth, r.c.Now()
 		case leftBoth:
-			err = do(quire.OrderPurge, nil)
+			err = do(quire.OrderPurge, away)
 			next, due = leftAside, r.c.Now()
 		case leftAside:
-			err = do(quire.OrderTrash, quire.MoveArgs{Aside: true})
+			err = do(quire.OrderTrash, away)
 			next, due = leftTrash, r.c.Now().Add(r.c.KeepDeleted)
 		default:
-			err = do(quire.OrderPurge, nil)
+			err = do(quire.OrderPurge, away)
 		}
 	}
 	if err != nil {

@@ -153,6 +153,10 @@ func (m *machine) act(o quire.Order) (quire.Receipt, error) {
 		}
 		return move("aside", "there")
 	case quire.OrderPurge:
+		var args quire.MoveArgs
+		if json.Unmarshal(o.Args, &args) == nil && args.Aside && m.dirs[o.Project] != "aside" {
+			return did(false)
+		}
 		_, had := m.dirs[o.Project]
 		delete(m.dirs, o.Project)
 		return did(had)

@@ -562,7 +562,7 @@ func moveSwitch(ctx context.Context, j *job) (quire.Receipt, error) {
 			return err
 		}
 		if !move.Shared && !move.Empty {
-			// An older copy there goes first: there is room for one.
+			// An older one that was put away there goes first: there is room for one.
 			old, err := tx.Leftovers(p.ID, tx.Now)
 			if err != nil {
 				return err

@@ -265,7 +265,7 @@ var stepNames = map[string]string{
 	"start/permissions": "Permissions of the team", "start/app": "App", "stop/sessions": "End everybody’s sessions", "delete/sessions": "End everybody’s sessions",
 	"delete/directory": "Put the directory aside", "restore/directory": "Bring the directory back", "purge/directory": "Delete the files",
 	"move/sessions": "End everybody’s sessions", "move/aside": "Close the directory", "move/look": "Count the files", "move/accounts": "Accounts on the other node", "move/copy": "Copy the files",
-	"move/verify": "Compare the copy with the original", "move/place": "Put the copy in place", "move/switch": "Switch over", "move/permissions": "Permissions of the team", "move/old": "Put the old directory into the trash there",
+	"move/verify": "Compare the copy with the original", "move/place": "Put the copy in place", "move/switch": "Switch over", "move/permissions": "Permissions of the team", "move/old": "Put the old directory away",
 	"take-over/account": "The owner’s account", "take-over/files": "Copy the files and put the copies in place",
 }
 

@@ -153,6 +153,10 @@ func (s *Spawner) toEnd(ctx context.Context, id string, a Account, c launch.Comm
 // purge empties a project that was renamed aside as its owner, and removes the
 // empty directory as us.
 func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (answer, error) {
+	var args quire.MoveArgs
+	if err := unmarshal(o.Args, &args); err != nil {
+		return answer{}, err
+	}
 	defer s.lock(o.Dir)()
 	p, err := s.locate(o, false)
 	if quire.KindOf(err) == quire.KindNotFound {
@@ -162,7 +166,11 @@ func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (a
 		return answer{}, err
 	}
 	defer p.Close()
-	d, err := p.owned(p.trash, a.UID)
+	name := p.trash
+	if args.Aside {
+		name = p.moved
+	}
+	d, err := p.owned(name, a.UID)
 	if err != nil {
 		return answer{}, err
 	}
@@ -170,10 +178,10 @@ func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (a
 		return answer{Already: true, Note: "already gone"}, nil
 	}
 	d.Close()
-	if _, err := s.helper(ctx, o, a, []string{"purge", "--dir", filepath.Join(filepath.Dir(o.Dir), p.trash)}, q.Env); err != nil {
+	if _, err := s.helper(ctx, o, a, []string{"purge", "--dir", filepath.Join(filepath.Dir(o.Dir), name)}, q.Env); err != nil {
 		return answer{}, err
 	}
-	if err := unix.Unlinkat(int(p.owner.Fd()), p.trash, unix.AT_REMOVEDIR); err != nil {
+	if err := unix.Unlinkat(int(p.owner.Fd()), name, unix.AT_REMOVEDIR); err != nil {
 		return answer{}, quire.Failed("Some files of the project belong to other people and were not deleted. An administrator must remove them.", err)
 	}
 	return answer{Note: "deleted"}, nil

@@ -187,7 +187,8 @@ func (s *Spawner) away(project quire.ProjectID) bool {
 	return unix.Fstatat(fd, string(project)+outOf, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
-// trashAside puts what lies aside into the trash: it lives on elsewhere.
+// trashAside puts what lies aside beside where it was: it lives on elsewhere. The
+// name is another than that of a deleted project, which may come to lie there, too.
 func (s *Spawner) trashAside(o quire.Order, a Account) (answer, error) {
 	m, err := s.moving(o, a, false)
 	if err != nil {
@@ -202,7 +203,7 @@ func (s *Spawner) trashAside(o quire.Order, a Account) (answer, error) {
 		return answer{Already: true, Note: "already done"}, nil
 	}
 	d.Close()
-	return answer{Note: "moved aside"}, s.shift(m.stage, string(o.Project)+outOf, m.owner, m.trash)
+	return answer{Note: "moved aside"}, s.shift(m.stage, string(o.Project)+outOf, m.owner, m.moved)
 }
 
 // putInPlace makes a project of what was received: the team of now on its

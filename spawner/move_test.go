@@ -310,15 +310,22 @@ printf his > a/his; chown mvbob:mvbob a/his; chmod 600 a/his; setfacl -m u:2001:
 	}
 	must(l.ask(l.order(quire.OrderUnstage)))
 	must(l.ask(l.order(quire.OrderTrash, with(quire.MoveArgs{Aside: true}))))
-	if _, err := os.Stat(l.c.ProjectRoot + "/alice/.trash-p_aaaaaaaaaaaaaaaa/file"); err != nil {
+	if _, err := os.Stat(l.c.ProjectRoot + "/alice/.moved-p_aaaaaaaaaaaaaaaa/file"); err != nil {
 		t.Error(err)
 	}
 	left, err := os.ReadDir(l.c.ProjectRoot + "/.stage")
 	if err != nil || len(left) != 0 {
 		t.Errorf("left in staging: %v %v", left, err)
 	}
+	// It can be deleted here and brought back, whatever an earlier one has left.
+	must(l.ask(l.order(quire.OrderTrash)))
+	must(l.ask(l.order(quire.OrderPurge, with(quire.MoveArgs{Aside: true}))))
+	must(l.ask(l.order(quire.OrderRestore)))
 	if _, err := os.ReadFile(dir + "/a/b/c/deep"); err != nil {
 		t.Error(err)
+	}
+	if _, err := os.Stat(l.c.ProjectRoot + "/alice/.moved-p_aaaaaaaaaaaaaaaa"); err == nil {
+		t.Error("what it left is still there")
 	}
 }
 

@@ -160,9 +160,7 @@ func (p *packer) run(to *os.File) error {
 }
 
 func readError(path string, err error) error {
-	if path == "" {
-		path = "the project's directory"
-	}
+	path = shown(path)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return changed(path)
@@ -172,11 +170,16 @@ func readError(path string, err error) error {
 	return quire.Failed("Reading "+path+" failed: the node's disk reports an error.", err)
 }
 
-func changed(path string) error {
+// shown is a name below the project for a sentence: it may be any bytes, and long.
+func shown(path string) string {
 	if path == "" {
-		path = "The project's directory"
+		return "its directory"
 	}
-	return quire.Conflict("", path+" changed while the files were read. Something still writes there; end it and try again.")
+	return strconv.QuoteToGraphic(fmt.Sprintf("%.100s", path))
+}
+
+func changed(path string) error {
+	return quire.Conflict("", "In the project, "+shown(path)+" changed while the files were read. Something still writes there; end it and try again.")
 }
 
 // at opens a name in a directory as a place only: nothing is opened, no link
@@ -213,7 +216,7 @@ func (p *packer) dir(held int, path string, st unix.Stat_t, e entry, depth int) 
 	p.survey.Dirs++
 	p.survey.Room += st.Blocks * 512
 	if depth > maxDepth {
-		return quire.Conflict("", fmt.Sprintf("In %.200s… more than %d directories lie within each other. Take them out of the project first.", path, maxDepth))
+		return quire.Conflict("", fmt.Sprintf("In %s more than %d directories lie within each other. Take them out of the project first.", shown(path), maxDepth))
 	}
 	if err := p.entry(frameDir, e); err != nil {
 		return err
@@ -294,7 +297,7 @@ func (p *packer) leave(kind, path string) {
 	}
 	f.N++
 	if len(f.Examples) < 3 {
-		f.Examples = append(f.Examples, strconv.QuoteToGraphic(fmt.Sprintf("%.200s", path)))
+		f.Examples = append(f.Examples, shown(path))
 	}
 }
 
@@ -382,7 +385,7 @@ func (p *packer) describe(held int, path string, st unix.Stat_t, e entry, dir bo
 // note is what a look remembers.
 func (p *packer) note(st unix.Stat_t, path string, lists [2][]acl.Entry) {
 	if _, ok := p.survey.Owners[st.Uid]; !ok && len(p.survey.Owners) < 2*quire.MaxTeam {
-		p.survey.Owners[st.Uid] = fmt.Sprintf("%.200s", path)
+		p.survey.Owners[st.Uid] = fmt.Sprintf("%.60s", path)
 	}
 	group := func(gid uint32) {
 		if !slices.Contains(p.gids, gid) && len(p.gids) < 1000 {

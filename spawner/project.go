@@ -23,6 +23,7 @@ type place struct {
 	owner *os.File // ProjectRoot/OWNER
 	name  string
 	trash string // beside it: where it goes when deleted
+	moved string // beside it: where it goes when it lives on another node
 	stage string // beside it: where it is made
 }
 
@@ -63,7 +64,7 @@ func (s *Spawner) locate(o quire.Order, create bool) (place, error) {
 		f.Close()
 		return place{}, quire.Failed("The directory for "+owner+"'s projects is not Quire's own: "+err.Error()+". An administrator must look at it.", err)
 	}
-	return place{owner: f, name: name, trash: ".trash-" + string(o.Project), stage: ".stage-" + string(o.Project)}, nil
+	return place{owner: f, name: name, trash: ".trash-" + string(o.Project), moved: ".moved-" + string(o.Project), stage: ".stage-" + string(o.Project)}, nil
 }
 
 // openBeneath opens a directory below dirfd; a link anywhere is an error.
