@@ -109,38 +109,38 @@ func (j *job) clearLeftover(ctx context.Context, node quire.NodeID) error {
 	return j.r.settleLeftover(ctx, j.p.ID, node)
 }
 
-// leftovers does what is due, project after project, and nothing while something
-// else is done with one.
+// leftovers does what is due, of every project.
 func (r *reconciler) leftovers(ctx context.Context) {
 	var due []store.Leftover
 	if err := r.c.read(ctx, func(tx *store.Tx) (err error) { due, err = tx.Leftovers("", r.c.Now()); return err }); err != nil {
-		r.c.Log.Error("cannot read what moves left", "err", err)
+		if ctx.Err() == nil {
+			r.c.Log.Error("cannot read what moves left", "err", err)
+		}
 		return
 	}
-	of := map[quire.ProjectID][]quire.NodeID{}
 	for _, l := range due {
-		of[l.Project] = append(of[l.Project], l.Node)
+		r.project(l.Project)
 	}
-	for id, nodes := range of {
-		r.once("project "+string(id), func(ctx context.Context) {
-			var open *quire.Work
-			err := r.c.read(ctx, func(tx *store.Tx) (err error) { open, err = tx.OpenWork(id); return err })
-			if open != nil {
-				r.workOn(ctx, id)
-				return
-			}
-			for _, node := range nodes {
-				if err == nil {
-					err = r.settleLeftover(ctx, id, node)
-				}
-				if ctx.Err() != nil {
-					return
-				}
-				if err != nil {
-					r.c.Log.Warn("what a move left stays for now", "project", id, "node", node, "err", err)
-					err = nil // the next one may answer
-				}
-			}
-		})
+}
+
+// clearUp does what is due about a project's leftovers, unless something else is
+// being done with it. What cannot be done now is tried again when a node comes.
+func (r *reconciler) clearUp(ctx context.Context, id quire.ProjectID) {
+	var left []store.Leftover
+	var open *quire.Work
+	err := r.c.read(ctx, func(tx *store.Tx) (err error) {
+		if left, err = tx.Leftovers(id, tx.Now); err != nil || len(left) == 0 {
+			return err
+		}
+		open, err = tx.OpenWork(id)
+		return err
+	})
+	if err != nil || open != nil {
+		return
+	}
+	for _, l := range left {
+		if err := r.settleLeftover(ctx, id, l.Node); err != nil && ctx.Err() == nil {
+			r.c.Log.Warn("what a move left stays for now", "project", id, "node", l.Node, "err", err)
+		}
 	}
 }

@@ -203,7 +203,8 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 			defer l.ended()
 			return l.machine.Watch(ctx, down, func(rep quire.NodeReport) {
 				l.mu.Lock()
-				fresh := !l.up || l.done != rep.Seq
+				came := !l.up
+				fresh := came || l.done != rep.Seq
 				l.done = rep.Seq
 				l.up, l.reason = true, ""
 				if rep.Health != nil {
@@ -214,6 +215,9 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 				l.mu.Unlock()
 				if fresh {
 					r.c.hub.changed("")
+				}
+				if came {
+					r.start(r.leftovers)
 				}
 				for _, p := range changed {
 					r.c.hub.changed(p)

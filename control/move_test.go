@@ -315,8 +315,6 @@ func TestMoveWithoutTheOldNode(t *testing.T) {
 		t.Error(got)
 	}
 	s.node.back()
-	s.up()
-	s.loop.tidy()
 	s.eventually("it is in the trash", func() bool { return s.where(p.ID) == `"aside" here, "there" there` })
 	s.tx(func(tx *store.Tx) error {
 		ls, err := tx.Leftovers(p.ID, tx.Now)

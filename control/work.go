@@ -271,7 +271,10 @@ func (c *core) beginWork(tx *txn, by quire.Actor, p quire.Project, w quire.Work)
 
 // project takes up the project's open work, if it has one.
 func (r *reconciler) project(id quire.ProjectID) {
-	r.once("project "+string(id), func(ctx context.Context) { r.workOn(ctx, id) })
+	r.once("project "+string(id), func(ctx context.Context) {
+		r.workOn(ctx, id)
+		r.clearUp(ctx, id)
+	})
 }
 
 func (r *reconciler) workOn(ctx context.Context, id quire.ProjectID) {
