@@ -281,6 +281,10 @@ type Route struct {
 	Reason      string       `json:"reason,omitempty"` // why it ended, or what it is doing ("Making the environment")
 	Log         string       `json:"log,omitempty"`
 	Gone        bool         `json:"gone,omitempty"` // in a change: forget it
+	// Version is the count of changes to the database that it was read after: of
+	// two words on one app the one with the higher count is the newer. 0 on a
+	// list: that of the feed.
+	Version int64 `json:"version,omitempty"`
 }
 
 // A GatewayFeed goes down to a gateway.
@@ -289,7 +293,9 @@ type GatewayFeed struct {
 	Routes []Route           `json:"routes,omitempty"` // all when Full, else changes
 	Nodes  map[NodeID]string `json:"nodes,omitempty"`  // addresses; all, when it changed
 	Keys   map[NodeID]string `json:"keys,omitempty"`   // with Nodes: the fingerprints of their keys, where known
-	Site   *GatewaySite      `json:"site,omitempty"`   // when Full
+	Site   *GatewaySite      `json:"site,omitempty"`   // when Full, if the server knows them
+	// Version is the age of Routes, when Full, and of Nodes, as Route.Version.
+	Version int64 `json:"version,omitempty"`
 	// Renewed answers GatewayReport.Renew by number: a new grant, or none when
 	// the right is gone.
 	Renewed []Renewed `json:"renewed,omitempty"`
@@ -338,10 +344,14 @@ type RenewAsk struct {
 	Grant []byte `json:"grant"` // the old one; the server checks it and the login again
 }
 
+// MaxServers is how many server processes an installation has at most, workers
+// among them: each keeps a stream of its own to every gateway and node.
+const MaxServers = 8
+
 // Gateway is the live door of a data center. gateway.Gateway is the door
 // itself; remote.Gateway the same across the network.
 type Gateway interface {
-	// Attach runs the stream that the server opens down, until ctx ends or the
-	// link breaks.
+	// Attach runs a stream that a server opens down, until ctx ends or the link
+	// breaks. There may be MaxServers of them.
 	Attach(ctx context.Context, down <-chan GatewayFeed, up func(GatewayReport)) error
 }

@@ -60,7 +60,7 @@ func run(args []string) int {
 	benches := []struct {
 		name string
 		do   func(context.Context) error
-	}{{"gateway", benchGateway}, {"execute", benchExecute}, {"start", benchStart}, {"acl", benchACL}, {"files", benchFiles}, {"scale", benchScale}, {"idle", benchIdle}}
+	}{{"gateway", benchGateway}, {"execute", benchExecute}, {"start", benchStart}, {"acl", benchACL}, {"files", benchFiles}, {"scale", benchScale}, {"idle", benchIdle}, {"lab", benchLab}}
 	if len(args) > 0 {
 		if part, ok := parts[args[0]]; ok {
 			return exit(part(ctx, args[1:]))
@@ -76,7 +76,7 @@ func run(args []string) int {
 		}
 	}
 	if !found {
-		return exit(fmt.Errorf("there is no benchmark %q; there are gateway, execute, start, acl, files, scale and idle", args[0]))
+		return exit(fmt.Errorf("there is no benchmark %q; there are gateway, execute, start, acl, files, scale, idle and lab", args[0]))
 	}
 	return 0
 }

@@ -53,11 +53,11 @@ func run(args []string, out io.Writer) error {
 		{"browser libraries", b.packages},
 		{"bundles", b.bundles},
 	}
+	if *extension { // first: it needs more of the packages
+		steps = append(steps, step{"an extension", b.labExtension})
+	}
 	if !*noLab {
 		steps = append(steps, step{"JupyterLab", b.lab})
-	}
-	if *extension {
-		steps = append(steps, step{"an extension", b.labExtension})
 	}
 	if !*bundles {
 		steps = append(steps, step{"binary", b.binary})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,9 +70,11 @@ func (c *Compute) saveFeed() {
 	}
 }
 
-// watcher is one Watch in progress.
+// watcher is one Watch in progress. Each process of the server has one.
 type watcher struct {
 	wake    chan struct{}
+	heard   time.Time // its last word
+	replace context.CancelCauseFunc
 	changed map[quire.SessionID]bool
 	own     map[quire.ProjectID]bool
 }
@@ -95,8 +98,11 @@ const logsInFull = 2 << 20
 
 // Watch tells the server of the sessions here and hears its feed.
 func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(quire.NodeReport)) error {
-	w := &watcher{wake: make(chan struct{}, 1), changed: map[quire.SessionID]bool{}, own: map[quire.ProjectID]bool{}}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := &watcher{wake: make(chan struct{}, 1), heard: time.Now(), replace: cancel, changed: map[quire.SessionID]bool{}, own: map[quire.ProjectID]bool{}}
 	c.mu.Lock()
+	c.makeRoom()
 	c.watchers[w] = true
 	c.feed.removed = false // it would not speak to us
 	full := quire.NodeReport{Full: true, Seq: c.feed.done, Own: c.allOwn()}
@@ -136,13 +142,16 @@ func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-c.ctx.Done():
 			return quire.Unavailable("The node is shutting down.", nil)
 		case f, ok := <-down:
 			if !ok {
 				return nil
 			}
+			c.mu.Lock()
+			w.heard = time.Now()
+			c.mu.Unlock()
 			say := c.hear(f)
 			var r quire.NodeReport
 			if f.Certificate != nil && c.c.Renew != nil {
@@ -161,6 +170,17 @@ func (c *Compute) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 			up(c.fill(w, quire.NodeReport{}))
 		}
 	}
+}
+
+// makeRoom ends the watch that has been silent for longest where there are as
+// many as there can be. c.mu is held.
+func (c *Compute) makeRoom() {
+	if len(c.watchers) < quire.MaxServers {
+		return
+	}
+	old := slices.MinFunc(slices.Collect(maps.Keys(c.watchers)), func(x, y *watcher) int { return x.heard.Compare(y.heard) })
+	old.replace(quire.Unavailable("More servers than there can be watch this node.", nil))
+	delete(c.watchers, old)
 }
 
 // fill adds what changed since the last report.

@@ -320,7 +320,7 @@ func (t people) note() string {
 // teamChanged has the project's directory follow its team, now or after a crash.
 func (c *core) teamChanged(tx *txn, id quire.ProjectID) error {
 	tx.touch(id)
-	tx.then(func() { c.loop.team(id) })
+	tx.wake(wakeTeam, string(id))
 	return tx.TeamChanged(id)
 }
 
@@ -485,6 +485,17 @@ func (r *reconciler) heard(ctx context.Context, node quire.NodeID, seq int64) bo
 	}
 }
 
+// wantRepair has the access lists below the project put right, now or after a
+// crash.
+func (c *core) wantRepair(tx *txn, id quire.ProjectID) error {
+	tx.touch(id)
+	if c.Accounts.Shared() {
+		return nil
+	}
+	tx.wake(wakeRepair, string(id))
+	return tx.SetRepairing(id, true)
+}
+
 // repair puts the access lists below the project right, beside whatever else
 // happens to it.
 func (r *reconciler) repair(id quire.ProjectID) {
@@ -500,22 +511,19 @@ func (r *reconciler) repair(id quire.ProjectID) {
 	})
 }
 
-func (r *reconciler) repairs(id quire.ProjectID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, busy := r.busy["repair "+string(id)]
-	return busy
-}
-
 func (r *reconciler) settleRepair(ctx context.Context, id quire.ProjectID) (again bool) {
+	if err := r.repairing(ctx, id, true); err != nil {
+		return ctx.Err() == nil
+	}
 	select { // one person may be in very many teams
-	case r.repairing <- struct{}{}:
-		defer func() { <-r.repairing }()
+	case r.repairs <- struct{}{}:
+		defer func() { <-r.repairs }()
 	case <-ctx.Done():
 		return false
 	}
 	t, err := r.people(ctx, id)
 	if quire.KindOf(err) == quire.KindNotFound || t.project.Deleted != nil {
+		r.repairing(ctx, id, false)
 		return false
 	}
 	var rec quire.Receipt
@@ -529,8 +537,14 @@ func (r *reconciler) settleRepair(ctx context.Context, id quire.ProjectID) (agai
 		r.c.Log.Warn("permissions below a project were not repaired", "project", id, "err", err)
 		rec.Note = quire.AsError(err).Message
 	}
+	again = quire.KindOf(err) == quire.KindUnavailable || err != nil && t.unswept
 	werr := r.c.write(ctx, quireItself, func(tx *txn) error {
 		tx.touch(id)
+		if !again {
+			if err := tx.SetRepairing(id, false); err != nil {
+				return err
+			}
+		}
 		if err != nil {
 			return tx.SetRepaired(id, rec.Note)
 		}
@@ -553,7 +567,16 @@ func (r *reconciler) settleRepair(ctx context.Context, id quire.ProjectID) (agai
 		}
 		return tx.SetRepaired(id, rec.Note)
 	})
-	return ctx.Err() == nil && (werr != nil || quire.KindOf(err) == quire.KindUnavailable || err != nil && t.unswept)
+	return ctx.Err() == nil && (werr != nil || again)
+}
+
+// repairing notes, for pages and whoever does the works next, that a repair goes
+// on.
+func (r *reconciler) repairing(ctx context.Context, id quire.ProjectID, on bool) error {
+	return r.c.write(ctx, quireItself, func(tx *txn) error {
+		tx.touch(id)
+		return tx.SetRepairing(id, on)
+	})
 }
 
 func (r *reconciler) orderRepair(ctx context.Context, t people, check bool) (quire.Receipt, error) {

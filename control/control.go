@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"slices"
 	"time"
 
 	"quire"
@@ -45,6 +46,10 @@ type Config struct {
 	DigitNames  bool          // user names of digits only are allowed
 	Anonymous   bool          // public folders are shown without a login
 	VisitorName string        // the account that shows them
+
+	// Worker is a process that serves no pages: it does the works, and the others
+	// do only while none like it is there.
+	Worker bool
 }
 
 // MaxGrace bounds Config.Grace, and with it how long revocations matter.
@@ -105,23 +110,32 @@ func New(cfg Config) (*Control, error) {
 	return ctl, nil
 }
 
-// Run makes nodes and gateways agree with the database until ctx ends. Works
-// that an earlier process left open are resumed.
+// Run keeps the links to nodes and gateways until ctx ends and, while this is the
+// process of the installation that does the works, makes nodes and gateways agree
+// with the database. Works that another process left open are resumed.
 func (c *Control) Run(ctx context.Context) error { return c.loop.run(ctx) }
 
-// txn is a transaction that also collects what must be told once it is on disk.
+// txn is a transaction that also collects what must be looked at again once it
+// is on disk.
 type txn struct {
 	*store.Tx
-	by      quire.Actor
-	changed map[quire.ProjectID]bool
-	after   []func()
+	by    quire.Actor
+	wakes []wake
+	pages []wake // come last: what they show may be what the others have done
 }
 
-// touch notes that people who look at the project must see it anew.
-func (t *txn) touch(p quire.ProjectID) { t.changed[p] = true }
+// wake notes what must be looked at again, here and in other processes.
+func (t *txn) wake(kind, id string) { note(&t.wakes, wake{kind, id}) }
 
-// then runs f after the commit.
-func (t *txn) then(f func()) { t.after = append(t.after, f) }
+// touch notes that people who look at the project ("": at anything) must see it
+// anew.
+func (t *txn) touch(p quire.ProjectID) { note(&t.pages, wake{wakePages, string(p)}) }
+
+func note(list *[]wake, w wake) {
+	if !slices.Contains(*list, w) {
+		*list = append(*list, w)
+	}
+}
 
 // event writes what the actor did.
 func (t *txn) event(verb string, project quire.ProjectID, detail string) error {
@@ -133,7 +147,7 @@ func (t *txn) event(verb string, project quire.ProjectID, detail string) error {
 }
 
 func (c *core) write(ctx context.Context, by quire.Actor, f func(*txn) error) error {
-	t := &txn{by: by, changed: map[quire.ProjectID]bool{}}
+	t := &txn{by: by}
 	err := c.Store.Write(ctx, func(tx *store.Tx) error {
 		t.Tx = tx
 		// The request may have begun before its login ended: nothing is changed
@@ -145,16 +159,20 @@ func (c *core) write(ctx context.Context, by quire.Actor, f func(*txn) error) er
 				return err
 			}
 		}
-		return f(t)
+		if err := f(t); err != nil {
+			return err
+		}
+		t.wakes = append(t.wakes, t.pages...)
+		for _, w := range t.wakes {
+			tx.Say(w.String())
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, f := range t.after {
-		f()
-	}
-	for p := range t.changed {
-		c.hub.changed(p)
+	for _, w := range t.wakes {
+		c.loop.woken(w)
 	}
 	return nil
 }

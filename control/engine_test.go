@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"quire/test"
@@ -23,6 +24,13 @@ const everyEngine = "InParallel|Against|CrashesAnywhere|CrashWhile|Race|OneWork"
 
 func onEveryEngine(m *testing.M) int {
 	code := m.Run()
+	if shared.Postgres != nil {
+		if err := shared.Remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		shared.Postgres = nil
+	}
 	only := flag.Lookup("test.run").Value
 	if code != 0 || os.Getenv("QUIRE_SOAK") == "" && os.Getenv("QUIRE_TEST_ENGINE") != "all" {
 		return code
@@ -45,6 +53,30 @@ func onEveryEngine(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// shared is the PostgreSQL of the tests about several processes, whatever engine
+// the others run on.
+var shared struct {
+	sync.Mutex
+	*test.Postgres
+}
+
+func postgres(t *testing.T) string {
+	t.Helper()
+	if cluster != nil {
+		return database(t)
+	}
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.Postgres == nil {
+		var err error
+		shared.Postgres, err = test.NewPostgres()
+		must(t, err)
+	}
+	a, err := shared.Address()
+	must(t, err)
+	return a
 }
 
 // database is an empty one of the engine that the tests run on.

@@ -204,7 +204,7 @@ func (s *Site) Accept(ctx context.Context, request []byte, address string) (answ
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		return tx.event("join."+r.Role, "", out.Name+" "+addr+" "+fingerprint)
 	})
 	if err != nil {
@@ -347,7 +347,7 @@ func (s *Site) change(ctx context.Context, by quire.Actor, verb string, f func(*
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		return tx.event(verb, "", name)
 	})
 }

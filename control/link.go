@@ -20,6 +20,7 @@ type nodeLink struct {
 	node    quire.Node
 	machine quire.Machine
 	stop    context.CancelFunc
+	again   again
 
 	mu     sync.Mutex
 	up     bool
@@ -34,8 +35,9 @@ type nodeLink struct {
 }
 
 type gatewayLink struct {
-	dc   quire.DataCenter
-	stop context.CancelFunc
+	dc    quire.DataCenter
+	stop  context.CancelFunc
+	again again
 
 	mu      sync.Mutex
 	up      bool
@@ -46,12 +48,20 @@ type gatewayLink struct {
 	routes  []quire.Route // to be told
 	renewed []quire.Renewed
 	nodes   map[quire.NodeID]string // to be told, nil when it knows
+	age     int64                   // of nodes, as GatewayFeed.Version
 	known   map[quire.NodeID]string // what it was told when the link began, or since
 	keys    map[quire.NodeID]string // fingerprints of nodes' keys, with known
 	joined  []quire.Joined          // to be told
 	cert    []byte                  // to be told
 	gone    bool
 	version string
+}
+
+// again is what it takes to open a link anew. The reconciler's lock guards it.
+type again struct {
+	end    context.CancelFunc // of the stream that is open now; nil: none is
+	works  context.Context    // as they were when it was opened
+	missed bool               // it has told what only the works take in, and we do not do them
 }
 
 const (
@@ -66,6 +76,7 @@ func (r *reconciler) refresh() {
 	defer r.refreshing.Unlock()
 	var dcs []quire.DataCenter
 	var nodes []quire.Node
+	var age int64
 	r.mu.Lock()
 	ctx := r.ctx
 	r.mu.Unlock()
@@ -76,7 +87,10 @@ func (r *reconciler) refresh() {
 		if dcs, err = tx.DataCenters(); err != nil {
 			return err
 		}
-		nodes, err = tx.Nodes()
+		if nodes, err = tx.Nodes(); err != nil {
+			return err
+		}
+		age, err = tx.Count()
 		return err
 	})
 	if err != nil {
@@ -91,7 +105,7 @@ func (r *reconciler) refresh() {
 			continue
 		}
 		r.linkGateway(dc)
-		r.tellNodes(dc.ID, addresses(nodes, dc.ID), keysOf(nodes, dc.ID))
+		r.tellNodes(dc.ID, addresses(nodes, dc.ID), keysOf(nodes, dc.ID), age)
 	}
 	for _, n := range nodes {
 		if !n.Peer.Cloned {
@@ -111,14 +125,14 @@ func addresses(nodes []quire.Node, dc quire.DataCenterID) map[quire.NodeID]strin
 }
 
 // tellNodes tells a gateway whose link is up where its nodes are now.
-func (r *reconciler) tellNodes(dc quire.DataCenterID, nodes, keys map[quire.NodeID]string) {
+func (r *reconciler) tellNodes(dc quire.DataCenterID, nodes, keys map[quire.NodeID]string, age int64) {
 	r.mu.Lock()
 	l := r.gateways[dc]
 	r.mu.Unlock()
 	l.mu.Lock()
-	changed := l.known != nil && !(maps.Equal(l.known, nodes) && maps.Equal(l.keys, keys))
+	changed := l.known != nil && age >= l.age && !(maps.Equal(l.known, nodes) && maps.Equal(l.keys, keys))
 	if changed {
-		l.nodes, l.known, l.keys = nodes, nodes, keys
+		l.nodes, l.known, l.keys, l.age = nodes, nodes, keys, age
 	}
 	l.mu.Unlock()
 	if changed {
@@ -159,7 +173,7 @@ func (r *reconciler) linkGateway(dc quire.DataCenter) {
 			l.mu.Lock()
 			l.up, l.reason = up, reason
 			l.mu.Unlock()
-		}, "gateway "+dc.Name)
+		}, &l.again, "gateway "+dc.Name)
 	})
 }
 
@@ -222,20 +236,31 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 				for _, p := range changed {
 					r.c.hub.changed(p)
 				}
+				if rep.Identity == nil && len(rep.Sessions) == 0 && !rep.Full {
+					return
+				}
+				works := r.takes(&l.again)
+				if works == nil {
+					return
+				}
 				if rep.Identity != nil {
-					if cert := r.peer(ctx, quire.JoinCompute, n.ID, *rep.Identity); cert != nil {
+					if cert := r.peer(works, quire.JoinCompute, n.ID, *rep.Identity); cert != nil {
 						l.mu.Lock()
 						l.cert = cert
 						l.mu.Unlock()
 					}
 				}
-				r.nodeReport(ctx, n.ID, rep)
+				if r.nodeReport(works, n.ID, rep) != nil {
+					r.mu.Lock()
+					l.again.missed = true
+					r.mu.Unlock()
+				}
 			})
 		}, func(up bool, reason string) {
 			l.mu.Lock()
 			l.up, l.reason = up, reason
 			l.mu.Unlock()
-		}, "node "+n.Name)
+		}, &l.again, "node "+n.Name)
 	})
 }
 
@@ -255,15 +280,77 @@ func (r *reconciler) gatewayFirst(ctx context.Context, dc quire.DataCenterID) {
 	}
 }
 
+// takes is the context in which what a link tells is taken in, nil where another
+// process does the works. Whoever does them later has it told again: a stream that
+// was opened before may still bring what is older than that other one has heard.
+func (r *reconciler) takes(a *again) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.works == nil:
+		a.missed = true
+	case a.works != r.works:
+		if a.end != nil {
+			a.end()
+		}
+	default:
+		return r.works
+	}
+	return nil
+}
+
+// relearn has everything told again that was told while another process did the
+// works: links are opened anew, and begin with all there is.
+func (r *reconciler) relearn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.nodes {
+		l.again.open()
+	}
+	for _, l := range r.gateways {
+		l.again.open()
+	}
+}
+
+func (a *again) open() {
+	if a.missed && a.end != nil {
+		a.end()
+	}
+	a.missed = false
+}
+
+// retell tells all gateways everything again.
+func (r *reconciler) retell() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.gateways {
+		if l.again.end != nil {
+			l.again.end()
+		}
+	}
+}
+
 // keepLink runs a link again and again until ctx ends. state(true) is left to
-// the first report.
-func (r *reconciler) keepLink(ctx context.Context, link func(context.Context) error, state func(bool, string), name string) {
+// the first report. A link that is opened anew on purpose stays up meanwhile.
+func (r *reconciler) keepLink(ctx context.Context, link func(context.Context) error, state func(bool, string), a *again, name string) {
 	wait := retryFirst
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := link(ctx)
-		if ctx.Err() != nil {
+		one, end := context.WithCancel(ctx)
+		r.mu.Lock()
+		a.end, a.works = end, r.works
+		r.mu.Unlock()
+		err := link(one)
+		r.mu.Lock()
+		a.end = nil
+		r.mu.Unlock()
+		anew := one.Err() != nil
+		end()
+		switch {
+		case ctx.Err() != nil:
 			return
+		case anew:
+			continue
 		}
 		reason := "the link ended"
 		if err != nil {
@@ -360,7 +447,7 @@ func (l *gatewayLink) flush(seq int64, recent []quire.Revocation, now time.Time)
 	seq = max(seq, l.sent) // another flush may have known more
 	f := quire.GatewayFeed{Feed: quire.Feed{Seq: seq, Time: now, Revocations: after(recent, l.sent), Certificate: l.cert}, Routes: l.routes, Renewed: l.renewed, Joined: l.joined, Nodes: l.nodes}
 	if f.Nodes != nil {
-		f.Keys = l.keys
+		f.Keys, f.Version = l.keys, l.age
 	}
 	select {
 	case l.down <- f:
@@ -383,84 +470,38 @@ func (r *reconciler) gatewayFeed(ctx context.Context, l *gatewayLink, full bool)
 	l.mu.Lock()
 	l.routes, l.renewed = nil, nil // what follows holds all of it
 	l.mu.Unlock()
-	var rows []store.RouteRow
 	var nodes []quire.Node
+	var others bool
 	err = r.c.read(ctx, func(tx *store.Tx) (err error) {
 		if nodes, err = tx.Nodes(); err != nil {
 			return err
 		}
-		rows, err = tx.Routes(r.c.Now().Add(-24*time.Hour).UnixMilli(), "")
+		if others, err = r.c.otherAddresses(tx); err != nil {
+			return err
+		}
+		if f.Version, err = tx.Count(); err != nil {
+			return err
+		}
+		routes, err := r.routes(tx, "")
+		f.Routes = routes[l.dc.ID]
 		return err
 	})
 	if err != nil {
 		return f, err
 	}
 	f.Nodes, f.Keys = addresses(nodes, l.dc.ID), keysOf(nodes, l.dc.ID)
-	f.Site = &quire.GatewaySite{Portal: r.c.Origins.Portal(), Apps: cmp.Or(l.dc.Apps, r.c.AppsDefault)}
-	l.mu.Lock()
-	l.nodes, l.known, l.keys = nil, f.Nodes, f.Keys
-	l.mu.Unlock()
-	for _, row := range rows {
-		if row.DataCenter == l.dc.ID {
-			f.Routes = append(f.Routes, r.dress(row))
-		}
+	if others {
+		r.c.Log.Error("another server of this installation was started later with another portal or apps: gateways go by that one. Give all of them the same, and restart this one")
+	} else {
+		f.Site = &quire.GatewaySite{Portal: r.c.Origins.Portal(), Apps: cmp.Or(l.dc.Apps, r.c.AppsDefault)}
 	}
+	l.mu.Lock()
+	l.nodes, l.known, l.keys, l.age = nil, f.Nodes, f.Keys, f.Version
+	l.mu.Unlock()
 	r.mu.Lock()
 	f.Feed = quire.Feed{Full: full, Seq: r.feed.seq, Time: r.c.Now(), Revocations: append([]quire.Revocation(nil), r.feed.recent...)}
 	r.mu.Unlock()
 	return f, nil
-}
-
-// dress adds to a stored route what only the node's descriptors and the running
-// start know.
-func (r *reconciler) dress(row store.RouteRow) quire.Route {
-	route := row.Route
-	route.AppTitle = row.App
-	for _, app := range r.apps(row.Node, row.Project) {
-		if app.Name == row.App {
-			route.AppTitle = app.Title
-		}
-	}
-	if row.State == quire.SessionStarting {
-		r.mu.Lock()
-		route.Reason = r.doing[row.Project]
-		r.mu.Unlock()
-	}
-	return route
-}
-
-// route tells the gateway how a session stands now.
-func (r *reconciler) route(id quire.SessionID) {
-	r.mu.Lock()
-	ctx := r.ctx
-	r.mu.Unlock()
-	if ctx == nil {
-		return
-	}
-	r.routing.Lock()
-	defer r.routing.Unlock()
-	var rows []store.RouteRow
-	err := r.c.read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.Routes(r.c.Now().Add(-24*time.Hour).UnixMilli(), id)
-		return err
-	})
-	if err != nil {
-		r.c.Log.Error("cannot read a route", "session", id, "err", err)
-		return
-	}
-	for _, row := range rows {
-		r.mu.Lock()
-		l := r.gateways[row.DataCenter]
-		r.mu.Unlock()
-		if l == nil {
-			continue
-		}
-		route := r.dress(row)
-		l.mu.Lock()
-		l.routes = append(l.routes, route)
-		l.mu.Unlock()
-		r.flushGateway(l)
-	}
 }
 
 func (r *reconciler) gatewayReport(ctx context.Context, l *gatewayLink, rep quire.GatewayReport) {
@@ -469,10 +510,12 @@ func (r *reconciler) gatewayReport(ctx context.Context, l *gatewayLink, rep quir
 	l.up, l.reason, l.done, l.version = true, "", rep.Seq, rep.Version
 	l.mu.Unlock()
 	if rep.Identity != nil {
-		if cert := r.peer(ctx, quire.JoinGateway, l.dc.Gateway, *rep.Identity); cert != nil {
-			l.mu.Lock()
-			l.cert = cert
-			l.mu.Unlock()
+		if works := r.takes(&l.again); works != nil {
+			if cert := r.peer(works, quire.JoinGateway, l.dc.Gateway, *rep.Identity); cert != nil {
+				l.mu.Lock()
+				l.cert = cert
+				l.mu.Unlock()
+			}
 		}
 	}
 	// Each costs a look into the database, and a gateway may lie about how many ask.

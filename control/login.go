@@ -39,7 +39,7 @@ func (l *Logins) Enter(ctx context.Context, name, password string, from From) (E
 	}
 	var user quire.User
 	var phc string
-	account := strings.ToLower(name)
+	account := tried(name)
 	err := l.c.read(ctx, func(tx *store.Tx) (err error) {
 		if user, err = tx.UserByName(name); err != nil {
 			return err
@@ -62,7 +62,7 @@ func (l *Logins) Enter(ctx context.Context, name, password string, from From) (E
 	by := quire.Actor{User: user.ID, Name: name, Address: from.Address}
 	if !ok || user.Disabled {
 		spray := l.c.throttle.Failed(account, from.Address)
-		return Entered{}, l.c.failedLogin(ctx, by, spray)
+		return Entered{}, l.c.failedLogin(ctx, by, account, spray)
 	}
 	l.c.throttle.Passed(account, from.Address)
 	var in Entered
@@ -78,13 +78,15 @@ func (l *Logins) Enter(ctx context.Context, name, password string, from From) (E
 		if in, err = enter(tx, fresh, from); err != nil {
 			return err
 		}
+		tx.tellTry(account, from.Address, true)
 		return tx.event("login", "", from.Agent)
 	})
 	return in, err
 }
 
-func (c *core) failedLogin(ctx context.Context, by quire.Actor, spray bool) error {
+func (c *core) failedLogin(ctx context.Context, by quire.Actor, account string, spray bool) error {
 	err := c.write(ctx, by, func(tx *txn) error {
+		tx.tellTry(account, by.Address, false)
 		if spray {
 			if err := tx.event("login.spray", "", "many accounts tried from one address"); err != nil {
 				return err

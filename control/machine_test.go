@@ -21,8 +21,7 @@ type machine struct {
 
 	mu       sync.Mutex
 	away     bool
-	cut      chan struct{} // closed to break the link
-	out      chan quire.NodeReport
+	outs     map[chan quire.NodeReport]chan struct{} // of each server that watches; the latter is closed to break the link
 	links    int
 	feeds    []quire.Feed
 	orders   []quire.Order
@@ -39,7 +38,7 @@ type machine struct {
 }
 
 func newMachine(s *site) *machine {
-	return &machine{s: s, id: s.record.ID, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
+	return &machine{s: s, id: s.record.ID, outs: map[chan quire.NodeReport]chan struct{}{}, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
 }
 
 func (m *machine) apps() []quire.App {
@@ -198,11 +197,11 @@ func (m *machine) act(o quire.Order) (quire.Receipt, error) {
 	return quire.Receipt{}, quire.Invalid("type", "unknown order")
 }
 
-// tell sends a report if there is a link; what is lost comes with the next full
-// one. m.mu is held.
+// tell sends a report to every server that has a link; what is lost comes with
+// the next full one. m.mu is held.
 func (m *machine) tell(rep quire.NodeReport) {
-	if m.out != nil {
-		m.out <- rep
+	for out := range m.outs {
+		out <- rep
 	}
 }
 
@@ -220,7 +219,7 @@ func (m *machine) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 		return errAway()
 	}
 	out, cut := make(chan quire.NodeReport, 10_000), make(chan struct{})
-	m.out, m.cut = out, cut
+	m.outs[out] = cut
 	m.links++
 	full := quire.NodeReport{Full: true, Health: &quire.NodeHealth{Apps: m.apps(), Others: m.others(), Storage: m.storage, Messages: []string{"a secret of the house"}}}
 	for _, sr := range m.sessions {
@@ -232,9 +231,7 @@ func (m *machine) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.out == out {
-			m.out = nil
-		}
+		delete(m.outs, out)
 	}()
 	up(full)
 	for {
@@ -262,11 +259,10 @@ func (m *machine) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.away = true
-	if m.cut != nil {
-		close(m.cut)
-		m.cut = nil
+	for _, cut := range m.outs {
+		close(cut)
 	}
-	m.out = nil
+	clear(m.outs)
 }
 
 func (m *machine) back() {

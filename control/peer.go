@@ -18,7 +18,9 @@ const (
 )
 
 // peer takes in what a gateway or node says of its own key. It answers with a
-// new certificate when that is due, otherwise with nil.
+// new certificate when that is due, otherwise with nil. Only the process that
+// does the works may: what two have heard could be in the wrong order, and a
+// number that goes back is a key on two machines.
 func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is quire.PeerIdentity) (certificate []byte) {
 	a := r.c.Authority
 	if a == nil {
@@ -38,6 +40,7 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 		switch {
 		case quire.KindOf(err) == quire.KindNotFound:
 			p = quire.Peer{Fingerprint: a.Fingerprint(is.Public), Issued: is.Generation} // of this machine, not joined by a token
+			tx.wake(wakeRefresh, "")
 		case err != nil:
 			return err
 		}
@@ -49,6 +52,7 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 			// machine with a copy of the key, and which one is ours cannot be told.
 			p.Cloned = true
 			tx.touch("")
+			tx.wake(wakeRefresh, "")
 			if err := tx.event("peer.cloned", "", role+" "+string(id)); err != nil {
 				return err
 			}
@@ -79,7 +83,6 @@ func (r *reconciler) peer(ctx context.Context, role string, id quire.NodeID, is 
 	r.mu.Unlock()
 	if fresh.Cloned {
 		r.c.Log.Error("a key is on two machines; both are cut off", "role", role, "node", id)
-		r.refresh()
 	}
 	return certificate
 }

@@ -13,24 +13,29 @@ import (
 // is to be done is a row; the reconciler looks at the row and does what is
 // missing, so a crash anywhere is repaired by the code that does normal work.
 //
-// One goroutine at a time works on a key (a project, a session); being told
-// again meanwhile makes it look once more.
+// Every process of the installation has one, with links of its own to all nodes
+// and gateways. One of them at a time does the works: what is ordered, and what
+// the nodes' reports change in the database. In it, one goroutine at a time works
+// on a key (a project, a session); being told again meanwhile makes it look once
+// more.
 type reconciler struct {
-	c *core
+	c     *core
+	inbox *inbox
 
 	mu         sync.Mutex
 	ctx        context.Context // nil until run
 	wg         sync.WaitGroup
+	works      context.Context // of the works; nil while another process does them
+	working    sync.WaitGroup
 	busy       map[string]bool // key → look again
 	nodes      map[quire.NodeID]*nodeLink
 	gateways   map[quire.DataCenterID]*gatewayLink
 	peers      map[quire.NodeID]quire.Peer // of all gateways and nodes there are
 	renewed    map[quire.NodeID]time.Time  // when they were sent a certificate
 	targets    []string                    // where browsers may be sent
-	doing      map[quire.ProjectID]string  // what a starting project is at, for the gateway's page
 	accounts   map[accountKey]bool         // that a node has said to have
-	seen       map[quire.NodeID]seen       // notice.go
-	repairing  chan struct{}               // a place for each repair that may run
+	repairs    chan struct{}               // a place for each repair that may run
+	seen       map[quire.NodeID]seen       // notice.go; of whoever does the works
 	refreshing sync.Mutex
 	routing    sync.Mutex // from reading a route to queueing it, so that the newest is the last
 	feed       struct {
@@ -41,9 +46,9 @@ type reconciler struct {
 
 func newReconciler(c *core) *reconciler {
 	return &reconciler{
-		c: c, busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{}, doing: map[quire.ProjectID]string{},
+		c: c, inbox: newInbox(), busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{},
 		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, targets: []string{c.Origins.FormTargets()},
-		accounts: map[accountKey]bool{}, seen: map[quire.NodeID]seen{}, repairing: make(chan struct{}, repairsAtOnce),
+		accounts: map[accountKey]bool{}, seen: map[quire.NodeID]seen{}, repairs: make(chan struct{}, repairsAtOnce),
 	}
 }
 
@@ -62,19 +67,27 @@ func (r *reconciler) run(ctx context.Context) error {
 	r.mu.Lock()
 	r.ctx = ctx
 	r.mu.Unlock()
-	if err := r.loadFeed(); err != nil {
+	err := r.loadFeed()
+	if err == nil {
+		err = r.c.introduce(ctx)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	r.refresh()
-	r.resume()
-	r.tidy()
+	r.start(func(ctx context.Context) {
+		r.c.Store.Listen(ctx, store.Listener{
+			StandIn: !r.c.Worker,
+			Heard:   r.inbox.put,
+			Missed:  func() { r.inbox.put([]string{wake{wakeAll, ""}.String()}) },
+			Lost:    func(err error) { r.c.Log.Warn("the database's news are not heard for a while", "err", err) },
+			Lead:    r.lead,
+		})
+	})
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
-	hourly := time.NewTicker(time.Hour)
-	defer hourly.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,11 +97,54 @@ func (r *reconciler) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.feedNow()
+		case <-r.inbox.news:
+			for _, word := range r.inbox.take() {
+				r.woken(parseWake(word))
+			}
+		}
+	}
+}
+
+// lead does the works until ctx ends. What is written with ctx is refused by the
+// database once another process does them.
+func (r *reconciler) lead(ctx context.Context) {
+	r.mu.Lock()
+	r.works = ctx
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.works = nil
+		r.mu.Unlock()
+		r.working.Wait()
+	}()
+	r.c.Log.Info("this process does the works now")
+	r.relearn()
+	for ctx.Err() == nil && !r.resume(ctx) {
+		pause(ctx, retryFirst)
+	}
+	r.tidy()
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	look := time.NewTicker(beat)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.c.Log.Info("this process does no works any more")
+			return
+		case <-look.C:
 			r.notice(ctx)
 		case <-hourly.C:
 			r.tidy()
 		}
 	}
+}
+
+// leading is the context of the works, nil while another process does them.
+func (r *reconciler) leading() context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.works
 }
 
 // start runs f in a goroutine that run waits for; nothing before run.
@@ -102,21 +158,21 @@ func (r *reconciler) start(f func(context.Context)) {
 	r.wg.Go(func() { f(ctx) })
 }
 
-// once runs f for the key, one at a time.
+// once works on the key, one at a time; nothing where another process does the
+// works.
 func (r *reconciler) once(key string, f func(context.Context)) {
 	r.mu.Lock()
-	if _, running := r.busy[key]; running {
-		r.busy[key] = true
-		r.mu.Unlock()
+	defer r.mu.Unlock()
+	ctx := r.works
+	if ctx == nil || ctx.Err() != nil {
 		return
 	}
-	if r.ctx == nil || r.ctx.Err() != nil {
-		r.mu.Unlock()
+	if _, running := r.busy[key]; running {
+		r.busy[key] = true
 		return
 	}
 	r.busy[key] = false
-	r.mu.Unlock()
-	r.start(func(ctx context.Context) {
+	r.working.Go(func() {
 		for {
 			f(ctx)
 			r.mu.Lock()
@@ -132,16 +188,19 @@ func (r *reconciler) once(key string, f func(context.Context)) {
 	})
 }
 
-// resume takes up what an earlier process left.
-func (r *reconciler) resume() {
+// resume takes up what another process left, and reports whether it could.
+func (r *reconciler) resume(ctx context.Context) bool {
 	var works []quire.Work
-	var teams []quire.ProjectID
+	var teams, repairs []quire.ProjectID
 	var live []quire.Session
-	err := r.c.read(r.ctx, func(tx *store.Tx) (err error) {
+	err := r.c.read(ctx, func(tx *store.Tx) (err error) {
 		if works, err = tx.OpenWorks(); err != nil {
 			return err
 		}
 		if teams, err = tx.TeamsBehind(); err != nil {
+			return err
+		}
+		if repairs, err = tx.RepairsOpen(); err != nil {
 			return err
 		}
 		live, err = tx.LiveSessions("")
@@ -149,9 +208,13 @@ func (r *reconciler) resume() {
 	})
 	if err != nil {
 		r.c.Log.Error("cannot read what was left to do", "err", err)
+		return false
 	}
 	for _, id := range teams {
 		r.team(id)
+	}
+	for _, id := range repairs {
+		r.repair(id)
 	}
 	for _, w := range works {
 		r.project(w.Project)
@@ -159,12 +222,17 @@ func (r *reconciler) resume() {
 	for _, s := range live {
 		r.session(s.ID)
 	}
+	return true
 }
 
 // tidy forgets old logins and purges projects whose time to be restored is over.
 func (r *reconciler) tidy() {
+	ctx := r.leading()
+	if ctx == nil {
+		return
+	}
 	var old []quire.Project
-	err := r.c.write(r.ctx, quireItself, func(tx *txn) error {
+	err := r.c.write(ctx, quireItself, func(tx *txn) error {
 		if err := tx.EndOldLogins(quire.LoginIdle, quire.LoginLife); err != nil {
 			return err
 		}
@@ -177,7 +245,7 @@ func (r *reconciler) tidy() {
 		return err
 	})
 	for _, p := range old {
-		err = r.c.write(r.ctx, quireItself, func(tx *txn) error { return r.c.begin(tx, quireItself, p, "purge") })
+		err = r.c.write(ctx, quireItself, func(tx *txn) error { return r.c.begin(tx, quireItself, p, "purge") })
 		if err != nil {
 			r.c.Log.Error("cannot purge", "project", p.ID, "err", err)
 		}
@@ -185,7 +253,7 @@ func (r *reconciler) tidy() {
 	if err != nil {
 		r.c.Log.Error("cannot tidy", "err", err)
 	}
-	r.leftovers(r.ctx)
+	r.leftovers(ctx)
 }
 
 // session looks at a session's row and orders what is missing.
@@ -324,7 +392,7 @@ func (r *reconciler) saveSession(tx *txn, s quire.Session) error {
 		s.Reason = s.Exit.Sentence()
 	}
 	tx.touch(s.Project)
-	tx.then(func() { r.route(s.ID) })
+	tx.wake(wakeRoute, string(s.ID))
 	if s.State == quire.SessionEnded || s.State == quire.SessionFailed {
 		if err := tx.event("session."+string(s.State), s.Project, s.App+" of "+s.UserName+": "+s.Reason); err != nil {
 			return err
@@ -334,9 +402,9 @@ func (r *reconciler) saveSession(tx *txn, s quire.Session) error {
 }
 
 // nodeReport makes the rows agree with what a node says.
-func (r *reconciler) nodeReport(ctx context.Context, node quire.NodeID, rep quire.NodeReport) {
+func (r *reconciler) nodeReport(ctx context.Context, node quire.NodeID, rep quire.NodeReport) error {
 	if len(rep.Sessions) == 0 && !rep.Full {
-		return
+		return nil
 	}
 	err := r.c.write(ctx, quireItself, func(tx *txn) error {
 		told := map[quire.SessionID]bool{}
@@ -359,7 +427,7 @@ func (r *reconciler) nodeReport(ctx context.Context, node quire.NodeID, rep quir
 					return err
 				}
 			default: // starting or stopping: ordered again
-				tx.then(func() { r.session(s.ID) })
+				tx.wake(wakeSession, string(s.ID))
 			}
 		}
 		return err
@@ -367,6 +435,7 @@ func (r *reconciler) nodeReport(ctx context.Context, node quire.NodeID, rep quir
 	if err != nil && ctx.Err() == nil {
 		r.c.Log.Error("a node's report was not stored", "node", node, "err", err)
 	}
+	return err
 }
 
 // believe takes a node's word about a session that is really its own.
@@ -385,12 +454,7 @@ func (r *reconciler) believe(tx *txn, node quire.NodeID, sr quire.SessionReport)
 	}
 	switch {
 	case sr.State.Live() && !s.State.Live():
-		// It should be gone: somebody ended it while the node was away.
-		by := "Quire, because it had ended"
-		if s.Exit != nil && s.Exit.By != "" {
-			by = s.Exit.By
-		}
-		tx.then(func() { r.stopStray(s, by) })
+		tx.wake(wakeStray, string(s.ID)) // somebody ended it while the node was away
 		return nil
 	case sr.State.Live():
 		if sr.State != quire.SessionRunning || s.State != quire.SessionStarting {
@@ -422,10 +486,24 @@ func (r *reconciler) believe(tx *txn, node quire.NodeID, sr quire.SessionReport)
 	return r.saveSession(tx, s)
 }
 
-func (r *reconciler) stopStray(s quire.Session, by string) {
-	r.once("stray "+string(s.ID), func(ctx context.Context) {
+// stopStray ends on its node what the database says has ended.
+func (r *reconciler) stopStray(id quire.SessionID) {
+	r.once("stray "+string(id), func(ctx context.Context) {
+		var s quire.Session
 		var p quire.Project
-		err := r.c.read(ctx, func(tx *store.Tx) (err error) { p, err = tx.Project("", s.Project); return err })
+		err := r.c.read(ctx, func(tx *store.Tx) (err error) {
+			if s, err = tx.Session(id); err == nil {
+				p, err = tx.Project("", s.Project)
+			}
+			return err
+		})
+		if err == nil && s.State.Live() {
+			return
+		}
+		by := "Quire, because it had ended"
+		if s.Exit != nil && s.Exit.By != "" {
+			by = s.Exit.By
+		}
 		if err == nil {
 			var m quire.Machine
 			if m, err = r.machine(s.Node); err == nil {
@@ -433,7 +511,7 @@ func (r *reconciler) stopStray(s quire.Session, by string) {
 			}
 		}
 		if err != nil {
-			r.c.Log.Warn("a session that should not run was not stopped; the next full report tries again", "session", s.ID, "err", err)
+			r.c.Log.Warn("a session that should not run was not stopped; the next full report tries again", "session", id, "err", err)
 		}
 	})
 }

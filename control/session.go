@@ -138,10 +138,8 @@ func (s *Sessions) Open(ctx context.Context, by quire.Actor, id quire.ProjectID,
 		}
 		a.Session, a.Live = &fresh, true
 		tx.touch(id)
-		tx.then(func() {
-			s.c.loop.route(fresh.ID) // before the browser gets there
-			s.c.loop.session(fresh.ID)
-		})
+		tx.wake(wakeRoute, string(fresh.ID)) // before the browser gets there
+		tx.wake(wakeSession, string(fresh.ID))
 		return tx.event("session.start", id, app.Name)
 	})
 	return a, err
@@ -387,7 +385,7 @@ func (s *Sessions) Stop(ctx context.Context, by quire.Actor, id quire.SessionID)
 			return err
 		}
 		tx.touch(one.Project)
-		tx.then(func() { s.c.loop.session(id) })
+		tx.wake(wakeSession, string(id))
 		return tx.event("session.stop", one.Project, one.App)
 	})
 }
@@ -407,7 +405,7 @@ func (c *core) stopSessions(tx *txn, ss []quire.Session, by string) error {
 			return err
 		}
 		tx.touch(s.Project)
-		tx.then(func() { c.loop.session(s.ID) })
+		tx.wake(wakeSession, string(s.ID))
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (s *Site) Join(ctx context.Context, by quire.Actor, dc quire.DataCenter, no
 			return err
 		}
 		tx.touch("")
-		tx.then(s.c.loop.refresh)
+		tx.wake(wakeRefresh, "")
 		if node.ID == "" {
 			return nil
 		}

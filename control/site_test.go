@@ -23,6 +23,8 @@ import (
 // node, gateway and network between them are tested where they live, and all
 // together by the stories in test/.
 type site struct {
+	beside    bool // another process does the works
+	worker    bool
 	anonymous bool // public folders are shown without a login
 	t         *testing.T
 	file      string
@@ -91,7 +93,12 @@ var phc = sync.OnceValues(func() (string, error) { return login.NewHasher().Hash
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, file: database(t), clock: &clock{}, signer: ticket.NewSigner(), grace: time.Hour, keep: 7 * 24 * time.Hour}
+	return siteOn(t, database(t))
+}
+
+func siteOn(t *testing.T, file string) *site {
+	t.Helper()
+	s := &site{t: t, file: file, clock: &clock{}, signer: ticket.NewSigner(), grace: time.Hour, keep: 7 * 24 * time.Hour}
 	var err error
 	s.verify, err = ticket.NewVerifier(s.signer.Public())
 	must(t, err)
@@ -109,6 +116,26 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
+// another is a second process of the same installation, with a gateway's stream of
+// its own.
+func (s *site) another(change ...func(*site)) *site {
+	s.t.Helper()
+	b := *s
+	b.gate = newDoor(&b)
+	for _, f := range change {
+		f(&b)
+	}
+	b.boot()
+	s.t.Cleanup(b.crash)
+	return &b
+}
+
+// leads waits until this process does the works.
+func (s *site) leads() {
+	s.t.Helper()
+	s.eventually("this process does the works", func() bool { return s.loop.leading() != nil })
+}
+
 // up waits until the links stand.
 func (s *site) up() {
 	s.t.Helper()
@@ -116,6 +143,9 @@ func (s *site) up() {
 		waiting, err := s.Site.Waiting(bg(), quireItself)
 		return err == nil && waiting == ""
 	})
+	if !s.beside {
+		s.leads()
+	}
 }
 
 // boot starts a process on the database, as after a restart.
@@ -127,7 +157,7 @@ func (s *site) boot() {
 	s.Control, err = New(Config{
 		Store: s.store, Signer: s.signer, Origins: s.origins, Fleet: fleet{s}, Now: s.clock.now, Authority: s.authority, AppsDefault: "http://*.apps.localhost:8089",
 		Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)), Accounts: OneAccount("quire-user", 999),
-		ProjectRoot: "/projects", Grace: s.grace, KeepDeleted: s.keep, Anonymous: s.anonymous, VisitorName: "quire-visitor",
+		ProjectRoot: "/projects", Grace: s.grace, KeepDeleted: s.keep, Anonymous: s.anonymous, VisitorName: "quire-visitor", Worker: s.worker,
 	})
 	must(s.t, err)
 	ctx, cancel := context.WithCancel(bg())

@@ -126,9 +126,7 @@ func (c *core) sweepAgain(tx *txn, id quire.ProjectID) error {
 			}
 		}
 	}
-	tx.touch(id)
-	tx.then(func() { c.loop.repair(id) })
-	return nil
+	return c.wantRepair(tx, id)
 }
 
 func (r *reconciler) orderTakeOver(ctx context.Context, t people, args quire.TakeOverArgs) (quire.Receipt, error) {

@@ -149,10 +149,12 @@ func (t *Team) HandOver(ctx context.Context, by quire.Actor, id quire.ProjectID,
 			return err
 		}
 		for _, s := range live {
-			tx.then(func() { t.c.loop.route(s.ID) })
+			tx.wake(wakeRoute, string(s.ID))
 		}
 		tx.touch("")
-		tx.then(func() { t.c.loop.repair(id) })
+		if err := t.c.wantRepair(tx, id); err != nil {
+			return err
+		}
 		if err := t.c.teamChanged(tx, id); err != nil {
 			return err
 		}
@@ -279,7 +281,7 @@ func (t *Team) Disk(ctx context.Context, by quire.Actor, id quire.ProjectID) (d 
 		if err != nil {
 			return err
 		}
-		d.Repairs = t.c.loop.repairs(id)
+		d.Repairs = on.Repairing
 		d.UpToDate, d.Note, d.Repair = on.Done >= on.Wanted, on.Note, on.RepairNote
 		if on.Repaired > 0 {
 			at := time.UnixMilli(on.Repaired).UTC()

@@ -312,7 +312,7 @@ func (c *core) endAll(tx *txn, user quire.User, by string, sessions bool) error 
 
 // revoke writes a revocation and sends it on its way once it is on disk.
 func (c *core) revoke(tx *txn, user quire.UserID, project quire.ProjectID, l quire.LoginID) error {
-	tx.then(c.loop.feedNow)
+	tx.wake(wakeFeed, "")
 	return tx.Revoke(user, project, l)
 }
 
@@ -339,6 +339,9 @@ func (u *Users) SetPassword(ctx context.Context, by quire.Actor, old, new string
 	}
 	if !ok {
 		u.c.throttle.Failed(string(by.User), from.Address)
+		if err := u.c.write(ctx, by, func(tx *txn) error { tx.tellTry(string(by.User), from.Address, false); return nil }); err != nil {
+			return in, err
+		}
 		return in, quire.Invalid("old", "This is not your present password.")
 	}
 	u.c.throttle.Passed(string(by.User), from.Address)

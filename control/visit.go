@@ -164,10 +164,8 @@ func (s *Sessions) receive(ctx context.Context, by quire.Actor, owner, project s
 			return err
 		}
 		tx.touch(p.ID)
-		tx.then(func() {
-			s.c.loop.route(fresh.ID)
-			s.c.loop.session(fresh.ID)
-		})
+		tx.wake(wakeRoute, string(fresh.ID))
+		tx.wake(wakeSession, string(fresh.ID))
 		return nil
 	})
 }

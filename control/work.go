@@ -261,7 +261,7 @@ func (c *core) beginWork(tx *txn, by quire.Actor, p quire.Project, w quire.Work)
 		return err
 	}
 	tx.touch(p.ID)
-	tx.then(func() { c.loop.project(p.ID) })
+	tx.wake(wakeProject, string(p.ID))
 	detail := p.Name
 	if w.Move != nil {
 		detail += " to " + w.Move.ToName
@@ -316,7 +316,7 @@ func (j *job) run(ctx context.Context) {
 			j.finish(ctx, i, quire.Receipt{}, quire.Failed(j.work.Error, nil))
 			return
 		}
-		j.begins(ctx, i, s.doing)
+		j.begins(ctx, i)
 		rec, err := j.patiently(ctx, i, s)
 		if ctx.Err() != nil {
 			return
@@ -333,13 +333,28 @@ func (j *job) run(ctx context.Context) {
 
 // begins stores that a step begins (and, in the same write, that the one before
 // is done), for the timeline and the gateway's page.
-func (j *job) begins(ctx context.Context, i int, doing string) {
+func (j *job) begins(ctx context.Context, i int) {
 	now := j.r.c.Now().UTC()
 	j.work.Steps[i].State, j.work.Steps[i].Started = quire.WorkRunning, &now
-	j.r.mu.Lock()
-	j.r.doing[j.p.ID] = doing
-	j.r.mu.Unlock()
 	j.save(ctx)
+}
+
+// doing is what a starting project is at, for the gateway's page.
+func (r *reconciler) doing(tx *store.Tx, id quire.ProjectID) (string, error) {
+	w, err := tx.OpenWork(id)
+	if err != nil || w == nil {
+		return "", err
+	}
+	p, err := tx.Project("", id)
+	if err != nil {
+		return "", err
+	}
+	for i, s := range r.plan(w.Kind, p) {
+		if i < len(w.Steps) && w.Steps[i].State == quire.WorkRunning {
+			return s.doing, nil
+		}
+	}
+	return "", nil
 }
 
 func (j *job) save(ctx context.Context) {
@@ -350,7 +365,7 @@ func (j *job) save(ctx context.Context) {
 		}
 		for _, s := range live {
 			if s.State == quire.SessionStarting {
-				tx.then(func() { j.r.route(s.ID) })
+				tx.wake(wakeRoute, string(s.ID))
 			}
 		}
 		tx.touch(j.p.ID)
@@ -387,9 +402,6 @@ func (j *job) finish(ctx context.Context, i int, rec quire.Receipt, failure erro
 			return
 		}
 	}
-	j.r.mu.Lock()
-	delete(j.r.doing, j.p.ID)
-	j.r.mu.Unlock()
 	err := j.r.c.write(ctx, quireItself, func(tx *txn) error {
 		j.work.State, j.work.Ended = quire.WorkDone, &tx.Now
 		state, reason := done, ""

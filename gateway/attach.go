@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,86 +22,189 @@ const (
 	active      = time.Minute
 )
 
-// An attachment is the one stream the server holds open to us. A newer one
-// takes the place of the old one: a restarted server need not wait for the
-// silence of its former self.
-type attachment struct {
+// attachments are the streams that servers hold open to us, each server one. What
+// any of them says counts; what we ask goes to one of them.
+type attachments struct {
 	mu      sync.Mutex
-	cancel  context.CancelCauseFunc // of the current stream
+	streams []*stream
 	n       int64
-	pending map[int64]*holder // asked, not answered
-	asking  []quire.RenewAsk  // not yet sent
-	done    int64             // revocations up to here are carried out
+	pending map[int64]*asked // renewals, not answered
+	closing map[int64]int    // revocations that are being carried out: the last one of each word
+	told    int64            // the newest that was heard of
+	done    int64            // those up to here are carried out
 	joiners joiners
-	wake    chan struct{}
+	feeding sync.Mutex // one word at a time
 }
 
-var errReplaced = errors.New("another server has attached")
-
-func (a *attachment) init() {
-	a.pending = map[int64]*holder{}
-	a.joiners.waiting = map[int64]chan quire.Joined{}
-	a.wake = make(chan struct{}, 1)
+// A stream is one server's.
+type stream struct {
+	cancel context.CancelCauseFunc
+	full   atomic.Bool      // it has told everything
+	heard  time.Time        // its last word
+	asking []quire.RenewAsk // not yet sent
+	joins  []quire.JoinAsk  // not yet sent
+	wake   chan struct{}
 }
 
-func (a *attachment) stir() {
+// An asked renewal waits for an answer.
+type asked struct {
+	holder *holder
+	of     *stream // whom it was asked; nil: nobody yet
+}
+
+var errReplaced = errors.New("more servers than there can be have attached")
+
+func (a *attachments) init() {
+	a.pending, a.closing = map[int64]*asked{}, map[int64]int{}
+	a.joiners.waiting = map[int64]*joiner{}
+}
+
+func (s *stream) stir() {
 	select {
-	case a.wake <- struct{}{}:
+	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
+// best is whom to ask: who spoke last, since a server may be there and not be
+// able to answer. nil if nobody is there.
+func (a *attachments) best() (best *stream) {
+	for _, s := range a.streams {
+		if best == nil || s.heard.After(best.heard) {
+			best = s
+		}
+	}
+	return best
+}
+
 // ask queues a renewal.
-func (a *attachment) ask(h *holder) {
+func (a *attachments) ask(h *holder) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.n++
-	a.pending[a.n] = h
-	a.asking = append(a.asking, quire.RenewAsk{N: a.n, Grant: h.newest.Load().raw})
-	a.stir()
+	p := &asked{holder: h}
+	a.pending[a.n] = p
+	a.renewal(a.n, p, a.best())
 }
 
-func (a *attachment) answer(n int64) *holder {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h := a.pending[n]
-	delete(a.pending, n)
-	return h
-}
-
-// begin makes the caller the current stream. What the last one asked and did
-// not hear is asked again.
-func (a *attachment) begin(cancel context.CancelCauseFunc) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.cancel != nil {
-		a.cancel(errReplaced)
+// renewal has a stream ask, if there is one. a.mu is held.
+func (a *attachments) renewal(n int64, p *asked, s *stream) {
+	if p.of = s; s != nil {
+		s.asking = append(s.asking, quire.RenewAsk{N: n, Grant: p.holder.newest.Load().raw})
+		s.stir()
 	}
-	a.cancel = cancel
-	a.asking = nil
-	for n, h := range a.pending {
-		if h.dead.Load() {
+}
+
+// askAgain asks what nobody was asked yet, or is any more. a.mu is held.
+func (a *attachments) askAgain() {
+	s := a.best()
+	for n, p := range a.pending {
+		switch {
+		case p.holder.dead.Load():
 			delete(a.pending, n)
-			continue
+		case p.of == nil:
+			a.renewal(n, p, s)
 		}
-		a.asking = append(a.asking, quire.RenewAsk{N: n, Grant: h.newest.Load().raw})
 	}
-	a.stir()
+	for n, j := range a.joiners.waiting {
+		if j.of == nil {
+			a.passOn(n, j, s)
+		}
+	}
 }
 
-func (a *attachment) take() (asks []quire.RenewAsk, joins []quire.JoinAsk, done int64) {
+func (a *attachments) answer(n int64) *holder {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	asks, a.asking = a.asking, nil
-	joins, a.joiners.asking = a.joiners.asking, nil
+	p := a.pending[n]
+	if p == nil {
+		return nil
+	}
+	delete(a.pending, n)
+	return p.holder
+}
+
+// begin adds a stream. Where there are as many as there can be, the one that has
+// been silent for longest makes room.
+func (a *attachments) begin(cancel context.CancelCauseFunc) *stream {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &stream{cancel: cancel, heard: time.Now(), wake: make(chan struct{}, 1)}
+	if len(a.streams) >= quire.MaxServers {
+		old := slices.MinFunc(a.streams, func(x, y *stream) int { return x.heard.Compare(y.heard) })
+		old.cancel(errReplaced)
+		a.drop(old)
+	}
+	a.streams = append(a.streams, s)
+	s.stir() // the server counts us as up once it has heard us
+	a.askAgain()
+	return s
+}
+
+// end takes a stream away. What it was asked and did not answer is asked another.
+func (a *attachments) end(s *stream) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.drop(s)
+	a.askAgain()
+}
+
+func (a *attachments) drop(s *stream) {
+	a.streams = slices.DeleteFunc(a.streams, func(x *stream) bool { return x == s })
+	for _, p := range a.pending {
+		if p.of == s {
+			p.of = nil
+		}
+	}
+	for _, j := range a.joiners.waiting {
+		if j.of == s {
+			j.of = nil
+		}
+	}
+}
+
+// alone reports whether no other stream has told everything: then this one's list
+// is all there is, and not a second one to compare with.
+func (a *attachments) alone(s *stream) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !slices.ContainsFunc(a.streams, func(x *stream) bool { return x != s && x.full.Load() })
+}
+
+func (a *attachments) take(s *stream) (asks []quire.RenewAsk, joins []quire.JoinAsk, done int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	asks, s.asking = s.asking, nil
+	joins, s.joins = s.joins, nil
 	return asks, joins, a.done
 }
 
-func (a *attachment) finished(seq int64) {
+func (a *attachments) begun(seq int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.done = max(a.done, seq)
-	a.stir()
+	a.closing[seq]++
+	a.told = max(a.told, seq)
+}
+
+// finished notes that what a word said is done. Another server may have said the
+// same a moment before, and be waiting still.
+func (a *attachments) finished(seq int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closing[seq]--; a.closing[seq] == 0 {
+		delete(a.closing, seq)
+	}
+	done := a.told
+	for n := range a.closing {
+		done = min(done, n-1)
+	}
+	if done <= a.done {
+		return
+	}
+	a.done = done
+	for _, s := range a.streams {
+		s.stir()
+	}
 }
 
 // Attach implements quire.Gateway.
@@ -108,7 +213,8 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 	defer cancel(nil)
 	stop := context.AfterFunc(g.ctx, func() { cancel(errors.New("the gateway is closing")) })
 	defer stop()
-	g.attach.begin(cancel)
+	s := g.attach.begin(cancel)
+	defer g.attach.end(s)
 	t := time.NewTicker(reportEvery)
 	defer t.Stop()
 	var told int64 = -1 // the generation of our certificate that the server knows
@@ -123,14 +229,14 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 			if !ok {
 				return nil
 			}
-			if err := g.feed(feed); err != nil {
+			if err := g.feed(s, feed); err != nil {
 				return quire.Conflict("", "The feed has a gap: attach again.")
 			}
 			continue
-		case <-g.attach.wake:
+		case <-s.wake:
 		case <-t.C:
 		}
-		asks, joins, done := g.attach.take()
+		asks, joins, done := g.attach.take(s)
 		rep := quire.GatewayReport{Seq: done, Version: g.cfg.Version, Renew: asks, Joins: joins, Active: g.active(), NodeAway: g.nodes.away()}
 		if g.cfg.Identity != nil {
 			if is := g.cfg.Identity.Is(); is.Generation != told {
@@ -141,22 +247,29 @@ func (g *Gateway) Attach(ctx context.Context, down <-chan quire.GatewayFeed, up 
 	}
 }
 
-// feed takes one word of the server. Revocations come first: a renewal or a
-// route in the same feed is newer than they are.
-func (g *Gateway) feed(f quire.GatewayFeed) error {
+// feed takes one word of a server. Revocations come first: a renewal or a route
+// in the same feed is newer than they are.
+func (g *Gateway) feed(s *stream, f quire.GatewayFeed) error {
+	g.attach.feeding.Lock()
+	defer g.attach.feeding.Unlock()
+	g.attach.mu.Lock()
+	s.heard = time.Now()
+	g.attach.mu.Unlock()
 	if f.Removed {
 		g.removed()
 		return nil
 	}
+	fresh := f.Full && g.attach.alone(s)
+	news := true // about the nodes and the addresses
 	if f.Full || f.Nodes != nil {
-		g.nodes.set(f.Nodes, f.Keys)
+		news = g.nodes.set(f.Nodes, f.Keys, f.Version, fresh)
 	}
 	if f.Certificate != nil && g.cfg.Identity != nil {
 		if err := g.cfg.Identity.Renew(f.Certificate); err != nil {
 			g.log.Error("the new certificate was not taken", "error", err)
 		}
 	}
-	if f.Site != nil && g.cfg.Moved != nil {
+	if f.Site != nil && news && g.cfg.Moved != nil {
 		g.cfg.Moved(*f.Site)
 	}
 	g.attach.joined(f.Joined)
@@ -165,10 +278,11 @@ func (g *Gateway) feed(f quire.GatewayFeed) error {
 		return err
 	}
 	if f.Full || len(f.Routes) > 0 {
-		g.routes.update(f.Routes, f.Full)
+		g.routes.update(f.Routes, f.Full, f.Version, fresh)
 	}
 	g.heard.Store(g.now().UnixMilli())
 	if f.Full {
+		s.full.Store(true)
 		g.full.Store(true)
 	}
 	for _, r := range f.Renewed {
@@ -176,6 +290,7 @@ func (g *Gateway) feed(f quire.GatewayFeed) error {
 			g.renewed(h, r.Grant)
 		}
 	}
+	g.attach.begun(f.Seq)
 	go func() {
 		closed := make(chan struct{})
 		go func() { wait(); close(closed) }()
@@ -210,6 +325,7 @@ type nodes struct {
 	mu    sync.Mutex
 	addrs map[quire.NodeID]string
 	keys  map[quire.NodeID]string // fingerprints, where known
+	age   int64                   // Version of the list
 	gone  map[quire.NodeID]string // why
 }
 
@@ -218,15 +334,20 @@ func (n *nodes) init() {
 	n.gone = map[quire.NodeID]string{}
 }
 
-func (n *nodes) set(addrs, keys map[quire.NodeID]string) {
+// set takes a list unless there is a newer one, or any if it is the only one.
+func (n *nodes) set(addrs, keys map[quire.NodeID]string, version int64, fresh bool) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addrs, n.keys = maps.Clone(addrs), maps.Clone(keys)
+	if version < n.age && !fresh {
+		return false
+	}
+	n.addrs, n.keys, n.age = maps.Clone(addrs), maps.Clone(keys), version
 	for id := range n.gone {
 		if _, ok := addrs[id]; !ok {
 			delete(n.gone, id)
 		}
 	}
+	return true
 }
 
 func (n *nodes) addr(id quire.NodeID) string {
@@ -261,8 +382,8 @@ func (g *Gateway) CheckPeer(role string, node quire.NodeID, fingerprint string) 
 func (g *Gateway) removed() {
 	g.log.Warn("the server has removed this gateway")
 	g.grants.each(func(h *holder) { h.kill(closeGoingAway) })
-	g.nodes.set(nil, nil)
-	g.routes.update(nil, true)
+	g.nodes.set(nil, nil, 0, true)
+	g.routes.update(nil, true, 0, true)
 	g.full.Store(false)
 }
 

@@ -27,7 +27,7 @@ func benchGateway(b *testing.B) (*Gateway, *http.Request) {
 	}
 	b.Cleanup(func() { g.Close() })
 	label := quire.NewLabel()
-	g.routes.update([]quire.Route{{Label: label, User: "u_1", UserName: "alice", Project: "p_1", App: "notebook", Permit: "write", Session: "s_1", Node: computeNode, State: quire.SessionRunning}}, true)
+	g.routes.update([]quire.Route{{Label: label, User: "u_1", UserName: "alice", Project: "p_1", App: "notebook", Permit: "write", Session: "s_1", Node: computeNode, State: quire.SessionRunning}}, true, 0, true)
 	g.full.Store(true)
 	now := time.Now()
 	grant := signer.Grant(ticket.Grant{Gateway: gatewayNode, Node: computeNode, User: "u_1", Project: "p_1", Login: "l_1", Label: label, Role: quire.RoleEditor, Issued: now, Expires: now.Add(time.Hour), Grace: now.Add(time.Hour)})

@@ -1,11 +1,11 @@
 // Package gateway is the door of a data center: it lets browsers to their
 // sessions on the nodes behind it and nobody anywhere else.
 //
-// It decides alone, from signed grants and what the server tells it on the one
-// stream the server opens down (attach.go); it has no database, no signing key
-// and no way to give an order. A request's way is door.go: which label (the
-// browser origin of one person in one project), which cookie, from which page
-// (origin.go), which grant (grant.go), which route (route.go); then a page of
+// It decides alone, from signed grants and what the server tells it on the
+// streams that its processes open down (attach.go); it has no database, no
+// signing key and no way to give an order. A request's way is door.go: which
+// label (the browser origin of one person in one project), which cookie, from
+// which page (origin.go), which grant (grant.go), which route (route.go); then a page of
 // ours (page.go), one hop to the app (hop.go) or a socket (socket.go). What may
 // pass in headers is decided in header.go and cookie.go, for both directions.
 package gateway
@@ -86,7 +86,7 @@ type Gateway struct {
 	conns   connections
 	lines   lines
 	replies sync.Pool // *reply
-	attach  attachment
+	attach  attachments
 
 	clock  atomic.Int64 // Unix ms, about a second coarse
 	uptime atomic.Int64 // ms, as coarse, never 0 and never going back

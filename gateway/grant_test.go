@@ -378,22 +378,9 @@ func (r *recorder) Header() http.Header { return r.header }
 func (r *recorder) WriteHeader(s int)   { r.status = s }
 func (r *recorder) Flush()              {}
 
-// A second server stream takes the place of the first at once, and a feed with
-// a gap is not believed.
-func TestAttachTwice(t *testing.T) {
+// A feed with a gap is not believed.
+func TestGapInTheFeed(t *testing.T) {
 	w := newWorld(t)
-	p := w.person().enter()
-	old := w.left
-	w.attach()
-	select {
-	case <-old:
-	case <-time.After(time.Second):
-		t.Error("the first stream is still there")
-	}
-	w.routes(p.route("notebook", "write"))
-	if got := p.get("/notebook/x").StatusCode; got != 200 {
-		t.Errorf("status %d", got)
-	}
 	down := make(chan quire.GatewayFeed, 1)
 	down <- quire.GatewayFeed{Feed: quire.Feed{Seq: 40}}
 	if err := w.g.Attach(t.Context(), down, func(quire.GatewayReport) {}); quire.KindOf(err) != quire.KindConflict {
@@ -498,7 +485,7 @@ func TestRouteChange(t *testing.T) {
 		r := p.route("notebook", "write")
 		r.Session = quire.SessionID(fmt.Sprint("s_", i))
 		began := time.Now()
-		w.g.routes.update([]quire.Route{r}, false)
+		w.g.routes.update([]quire.Route{r}, false, 0, false)
 		if got := (*w.siteOf(p).apps.Load())["notebook"]; got.Session != r.Session {
 			t.Fatal("not changed")
 		}

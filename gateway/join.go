@@ -22,8 +22,13 @@ const (
 // answers back; both are signed for each other, and we can change neither.
 type joiners struct {
 	n       int64
-	waiting map[int64]chan quire.Joined
-	asking  []quire.JoinAsk // not yet sent
+	waiting map[int64]*joiner
+}
+
+type joiner struct {
+	request []byte
+	ch      chan quire.Joined
+	of      *stream // whom it was passed to; nil: nobody yet
 }
 
 // join answers one machine.
@@ -67,7 +72,7 @@ type joinWait struct {
 	ch chan quire.Joined
 }
 
-func (a *attachment) join(request []byte) (joinWait, bool) {
+func (a *attachments) join(request []byte) (joinWait, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.joiners.waiting) >= maxJoiner {
@@ -75,24 +80,32 @@ func (a *attachment) join(request []byte) (joinWait, bool) {
 	}
 	a.joiners.n++
 	w := joinWait{a.joiners.n, make(chan quire.Joined, 1)}
-	a.joiners.waiting[w.n] = w.ch
-	a.joiners.asking = append(a.joiners.asking, quire.JoinAsk{N: w.n, Request: request})
-	a.stir()
+	j := &joiner{request: request, ch: w.ch}
+	a.joiners.waiting[w.n] = j
+	a.passOn(w.n, j, a.best())
 	return w, true
 }
 
-func (a *attachment) left(n int64) {
+// passOn hands a request to a stream, if there is one. a.mu is held.
+func (a *attachments) passOn(n int64, j *joiner, s *stream) {
+	if j.of = s; s != nil {
+		s.joins = append(s.joins, quire.JoinAsk{N: n, Request: j.request})
+		s.stir()
+	}
+}
+
+func (a *attachments) left(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.joiners.waiting, n)
 }
 
-func (a *attachment) joined(answers []quire.Joined) {
+func (a *attachments) joined(answers []quire.Joined) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, x := range answers {
-		if ch := a.joiners.waiting[x.N]; ch != nil {
-			ch <- x
+		if j := a.joiners.waiting[x.N]; j != nil {
+			j.ch <- x
 			delete(a.joiners.waiting, x.N)
 		}
 	}

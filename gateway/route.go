@@ -65,8 +65,9 @@ func (s *site) host() string {
 
 // routes are every site of the data center, in memory alone.
 type routes struct {
-	g  *Gateway
-	mu sync.Mutex // of writers
+	g   *Gateway
+	mu  sync.Mutex // of writers
+	age int64      // Version of the newest full list
 	// Sites by label, and by host where a label has a host to itself.
 	byLabel sync.Map // quire.Label -> *site
 	byHost  sync.Map // string -> *site
@@ -140,19 +141,26 @@ func (r *routes) site(host, path string) (s *site, known, ok bool) {
 	return r.g.sites.make(label), false, true
 }
 
-// update takes changes, or everything when full.
-func (r *routes) update(changes []quire.Route, full bool) {
+// update takes changes, or everything when full. Of two words on one app the
+// newer one counts, in whatever order they come; a full list that is the only one
+// there is (fresh) counts whatever was known.
+func (r *routes) update(changes []quire.Route, full bool, version int64, fresh bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var before map[quire.Label]map[string]bool
+	type key struct {
+		label quire.Label
+		app   string
+	}
+	before := map[key]bool{} // what a full list does not have
 	if full {
-		before = map[quire.Label]map[string]bool{}
+		if fresh {
+			r.age = version
+		}
+		r.age = max(r.age, version)
 		r.byLabel.Range(func(k, v any) bool {
-			apps := map[string]bool{}
-			for name := range *v.(*site).apps.Load() {
-				apps[name] = true
+			for name, app := range *v.(*site).apps.Load() {
+				before[key{k.(quire.Label), name}] = fresh || app.Version <= version
 			}
-			before[k.(quire.Label)] = apps
 			return true
 		})
 	}
@@ -161,18 +169,38 @@ func (r *routes) update(changes []quire.Route, full bool) {
 			r.g.log.Warn("a route that cannot be", "label", c.Label, "app", c.App)
 			continue
 		}
+		if c.Version == 0 {
+			c.Version = version
+		}
+		delete(before, key{c.Label, c.App})
+		// What is not known was not in the newest list.
+		if known, ok := r.known(c.Label, c.App); !fresh && (ok && c.Version < known || !ok && c.Version < r.age) {
+			continue
+		}
 		if c.Gone {
 			r.forget(c.Label, c.App)
 			continue
 		}
 		r.set(c)
-		delete(before[c.Label], c.App)
 	}
-	for label, apps := range before {
-		for name := range apps {
-			r.forget(label, name)
+	for k, old := range before {
+		if old {
+			r.forget(k.label, k.app)
 		}
 	}
+}
+
+// known is the version of what is known of an app.
+func (r *routes) known(label quire.Label, name string) (version int64, ok bool) {
+	v, found := r.byLabel.Load(label)
+	if !found {
+		return 0, false
+	}
+	a, ok := (*v.(*site).apps.Load())[name]
+	if !ok {
+		return 0, false
+	}
+	return a.Version, true
 }
 
 func (r *routes) set(c quire.Route) {

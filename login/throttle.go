@@ -98,6 +98,21 @@ func (t *Throttle) Failed(account, source string) (spray bool) {
 	return t.count(from, SourceFree) == SourceFree
 }
 
+// Heard counts a try that another process has had decided.
+func (t *Throttle) Heard(account, source string, passed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pair, from := keys(account, source)
+	if passed {
+		if e := t.m[pair]; e != nil {
+			e.failed, e.until = 0, time.Time{}
+		}
+		return
+	}
+	t.count(pair, Free)
+	t.count(from, SourceFree)
+}
+
 // entry finds or makes the entry of a key.
 func (t *Throttle) entry(key string, now time.Time) *tries {
 	e := t.m[key]

@@ -124,13 +124,14 @@ type TeamOnDisk struct {
 	Wanted, Done int64 // equal: what the disk says is the team
 	Note         string
 	RepairNote   string
+	Repairing    bool  // its access lists are to be put right
 	Repaired     int64 // Unix milliseconds, 0 = never
 }
 
 // TeamOnDisk reads it.
 func (t *Tx) TeamOnDisk(project quire.ProjectID) (d TeamOnDisk, err error) {
-	err = t.one("project", `SELECT team, team_on_disk, team_note, repair_note, COALESCE(repaired, 0) FROM projects WHERE id = $1`, []any{project},
-		&d.Wanted, &d.Done, &d.Note, &d.RepairNote, &d.Repaired)
+	err = t.one("project", `SELECT team, team_on_disk, team_note, repair_note, repairing, COALESCE(repaired, 0) FROM projects WHERE id = $1`, []any{project},
+		&d.Wanted, &d.Done, &d.Note, &d.RepairNote, &d.Repairing, &d.Repaired)
 	return d, err
 }
 
@@ -146,6 +147,12 @@ func (t *Tx) SetTeamOnDisk(project quire.ProjectID, done int64, note string) err
 	return err
 }
 
+// SetRepairing notes whether the project's access lists are to be put right.
+func (t *Tx) SetRepairing(project quire.ProjectID, on bool) error {
+	_, err := t.exec(`UPDATE projects SET repairing = $2 WHERE id = $1 AND repairing <> $2`, project, on)
+	return err
+}
+
 // SetRepaired notes what a repair said.
 func (t *Tx) SetRepaired(project quire.ProjectID, note string) error {
 	_, err := t.exec(`UPDATE projects SET repaired = $2, repair_note = $3 WHERE id = $1`, project, millis(t.Now), note)
@@ -154,16 +161,23 @@ func (t *Tx) SetRepaired(project quire.ProjectID, note string) error {
 
 // TeamsBehind lists living projects whose team has changes that the disk does
 // not show yet. A project that was never started has nothing on disk.
-func (t *Tx) TeamsBehind() (ids []quire.ProjectID, err error) {
+func (t *Tx) TeamsBehind() ([]quire.ProjectID, error) {
+	return t.projectIDs(`SELECT id FROM projects p WHERE deleted IS NULL AND (prepared <> '' AND team_on_disk < team
+		OR EXISTS (SELECT 1 FROM lowered l WHERE l.project = p.id AND (l.cut IS NULL OR l.swept IS NULL)))`)
+}
+
+// RepairsOpen lists living projects whose access lists are to be put right.
+func (t *Tx) RepairsOpen() ([]quire.ProjectID, error) {
+	return t.projectIDs(`SELECT id FROM projects WHERE deleted IS NULL AND repairing`)
+}
+
+func (t *Tx) projectIDs(query string) (ids []quire.ProjectID, err error) {
 	err = t.query(func(scan func(...any) error) error {
 		var id quire.ProjectID
-		if err := scan(&id); err != nil {
-			return err
-		}
+		err := scan(&id)
 		ids = append(ids, id)
-		return nil
-	}, `SELECT id FROM projects p WHERE deleted IS NULL AND (prepared <> '' AND team_on_disk < team
-		OR EXISTS (SELECT 1 FROM lowered l WHERE l.project = p.id AND (l.cut IS NULL OR l.swept IS NULL)))`)
+		return err
+	}, query)
 	return ids, err
 }
 

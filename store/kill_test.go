@@ -29,6 +29,12 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	if address := os.Getenv(leaderOf); address != "" {
+		if err := leadForEver(address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	if shared.Postgres != nil {
 		if err := shared.Remove(); err != nil {

@@ -31,7 +31,7 @@ func (s *Store) tables(ctx context.Context, db interface {
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
 }) (all []table, err error) {
 	query := map[string]string{
-		"sqlite": `SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' ORDER BY m.name, c.name`,
+		"sqlite": `SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name <> 'writer' ORDER BY m.name, c.name`,
 		"postgres": `SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name <> 'writer'
 			ORDER BY table_name COLLATE "C", column_name COLLATE "C"`,
 	}[s.name()]
@@ -93,7 +93,7 @@ func Move(ctx context.Context, from, to string) (moved []Moved, err error) {
 	}
 	for at, s := range map[*sql.Tx]*Store{snap: src, tx: dst} {
 		if s.name() == "postgres" { // a large table takes longer than a click
-			if _, err := at.ExecContext(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+			if _, err := at.ExecContext(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 				return nil, err
 			}
 		}
@@ -112,6 +112,14 @@ func Move(ctx context.Context, from, to string) (moved []Moved, err error) {
 			return nil, fmt.Errorf("table %s: %w", name, err)
 		}
 		moved = append(moved, Moved{name, n})
+	}
+	// Gateways know the count of commits as the age of what they were told.
+	var n int64
+	if err := snap.QueryRowContext(ctx, "SELECT n FROM writer").Scan(&n); err != nil {
+		return nil, err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE writer SET n = $1 WHERE n < $1", n+1); err != nil {
+		return nil, err
 	}
 	if dst.name() == "postgres" {
 		for _, name := range numbered {

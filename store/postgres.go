@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -45,6 +46,9 @@ func shown(address string) string {
 // was promoted that had not heard of them. Nothing is written then until an
 // administrator has looked and restarted the server.
 type postgresEngine struct {
+	conf *pgx.ConnConfig // of the connection that listens
+	self string          // what this process says begins with it
+
 	mu   sync.Mutex
 	seen int64 // the highest count that was committed
 	lost bool
@@ -54,7 +58,7 @@ const (
 	dbConnect   = 2 * time.Second
 	dbStatement = "5s"            // no click takes longer
 	dbAnswer    = 8 * time.Second // by then it has given up itself, unless it hangs
-	dbIdle      = "60s"
+	dbIdle      = "10s"           // whoever is stopped in the middle of a change keeps all others waiting
 )
 
 func connectPostgres(ctx context.Context, address string) (*Store, error) {
@@ -79,7 +83,10 @@ func connectPostgres(ctx context.Context, address string) (*Store, error) {
 	for _, db := range []*sql.DB{read, write} {
 		db.SetConnMaxLifetime(5 * time.Minute) // a name may lead to another machine by then
 	}
-	s := &Store{engine: &postgresEngine{}, read: read, write: write, limit: dbAnswer}
+	ear := conf.Copy()
+	ear.RuntimeParams["statement_timeout"] = dbStatement
+	ear.RuntimeParams["application_name"] = "quire listening"
+	s := &Store{engine: &postgresEngine{conf: ear, self: rand.Text()}, read: read, write: write, limit: dbAnswer}
 	if err := fit(ctx, write); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("database %s: %w", shown(address), err)
@@ -130,28 +137,28 @@ func (*postgresEngine) text(s string) string {
 
 var errLost = errors.New("the database has fewer commits than were acknowledged")
 
-func (e *postgresEngine) begin(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+func (e *postgresEngine) begin(ctx context.Context, tx *sql.Tx) (t turn, err error) {
 	if _, err := tx.ExecContext(ctx, "SET LOCAL statement_timeout = '"+dbStatement+"'"); err != nil {
-		return 0, err
+		return t, err
 	}
-	if err := tx.QueryRowContext(ctx, "UPDATE writer SET n = n + 1 RETURNING n").Scan(&n); err != nil {
-		return 0, err
+	if err := tx.QueryRowContext(ctx, "UPDATE writer SET n = n + 1 RETURNING n, term").Scan(&t.n, &t.term); err != nil {
+		return t, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	// Nobody else held the row when n was read, so every commit that was seen has a
 	// lower number.
-	if e.lost = e.lost || n <= e.seen; e.lost {
-		return 0, errLost
+	if e.lost = e.lost || t.n <= e.seen; e.lost {
+		return t, errLost
 	}
-	e.seen = n - 1
-	return n, nil
+	e.seen = t.n - 1
+	return t, nil
 }
 
-func (e *postgresEngine) committed(n int64) {
+func (e *postgresEngine) committed(t turn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.seen = max(e.seen, n)
+	e.seen = max(e.seen, t.n)
 }
 
 // statement puts a savepoint before: after an error PostgreSQL refuses everything

@@ -50,13 +50,25 @@ func (sqliteEngine) name() string { return "sqlite" }
 func (sqliteEngine) goose() (goose.Dialect, []goose.ProviderOption, error) {
 	return goose.DialectSQLite3, nil, nil
 }
-func (sqliteEngine) begin(context.Context, *sql.Tx) (int64, error)                { return 0, nil }
-func (sqliteEngine) committed(int64)                                              {}
+func (sqliteEngine) committed(turn)                                               {}
+func (sqliteEngine) say(context.Context, *sql.Tx, []string) error                 { return nil }
 func (sqliteEngine) statement(_ context.Context, _ *sql.Tx, f func() error) error { return f() }
 func (sqliteEngine) snapshot() *sql.TxOptions                                     { return nil }
 func (sqliteEngine) change() *sql.TxOptions                                       { return nil }
 func (sqliteEngine) text(s string) string                                         { return s }
 func (sqliteEngine) broken(error) bool                                            { return false }
+
+func (sqliteEngine) begin(ctx context.Context, tx *sql.Tx) (t turn, err error) {
+	err = tx.QueryRowContext(ctx, "UPDATE writer SET n = n + 1 RETURNING n").Scan(&t.n)
+	return t, err
+}
+
+// listen: there is no other process, so this one leads and misses nothing.
+func (sqliteEngine) listen(ctx context.Context, _ *Store, l Listener) error {
+	l.Missed()
+	l.Lead(ctx)
+	return nil
+}
 
 func (sqliteEngine) failed(err error) error {
 	var se *sqlite.Error

@@ -33,9 +33,12 @@ type engine interface {
 	name() string // of the directory with its schema
 	goose() (goose.Dialect, []goose.ProviderOption, error)
 	// begin makes a fresh transaction one that may write, alone among all
-	// processes. n is its number, for committed.
-	begin(ctx context.Context, tx *sql.Tx) (n int64, err error)
-	committed(n int64)
+	// processes.
+	begin(ctx context.Context, tx *sql.Tx) (turn, error)
+	committed(turn)
+	// say hands words to the other processes, with the commit. listen hears them.
+	say(ctx context.Context, tx *sql.Tx, words []string) error
+	listen(ctx context.Context, s *Store, l Listener) error
 	// statement runs one that may fail, so that the transaction can go on after it.
 	statement(ctx context.Context, tx *sql.Tx, f func() error) error
 	// snapshot and change are the options of a transaction that reads or writes.
@@ -47,6 +50,12 @@ type engine interface {
 	broken(error) bool
 	// failed gives an error of the driver its kind, nil if it is not one.
 	failed(error) error
+}
+
+// A turn is a transaction's as the one writer.
+type turn struct {
+	n    int64 // its number: it counts up with every commit
+	term int64 // of who does the works
 }
 
 // Open opens (or makes) the database at an address and brings its schema up to
@@ -100,7 +109,7 @@ func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close
 
 // Read runs f in a read-only snapshot.
 func (s *Store) Read(ctx context.Context, f func(*Tx) error) error {
-	tx, _, err := s.start(ctx, s.read, s.snapshot(), nil)
+	tx, err := s.start(ctx, s.read, s.snapshot(), nil)
 	if err != nil {
 		return err
 	}
@@ -109,44 +118,52 @@ func (s *Store) Read(ctx context.Context, f func(*Tx) error) error {
 }
 
 // Write runs f as the only writer. When it returns nil, what f did is on disk.
+// With a context that Listener.Lead was given it fails once another process leads.
 func (s *Store) Write(ctx context.Context, f func(*Tx) error) error {
-	tx, n, err := s.start(ctx, s.write, s.change(), s.begin)
+	tx, err := s.start(ctx, s.write, s.change(), s.begin)
 	if err != nil {
 		return err
 	}
 	defer tx.end()
+	if term, leads := ctx.Value(termKey{}).(int64); leads && term != tx.turn.term {
+		return quire.Unavailable("Another server process does this now.", errFenced)
+	}
 	if err := f(tx); err != nil {
 		return err
+	}
+	if len(tx.words) > 0 {
+		if err := tx.within(func() error { return s.say(tx.ctx, tx.tx, tx.words) }); err != nil {
+			return tx.kind(err)
+		}
 	}
 	if err := tx.within(tx.tx.Commit); err != nil {
 		return tx.kind(err)
 	}
-	s.committed(n)
+	s.committed(tx.turn)
 	return nil
 }
 
 // start begins a transaction. Connections that wait for their turn may have
 // ended meanwhile; nothing was done on them yet, so the next one is taken until
 // one is new.
-func (s *Store) start(ctx context.Context, db *sql.DB, o *sql.TxOptions, begin func(context.Context, *sql.Tx) (int64, error)) (*Tx, int64, error) {
+func (s *Store) start(ctx context.Context, db *sql.DB, o *sql.TxOptions, begin func(context.Context, *sql.Tx) (turn, error)) (*Tx, error) {
 	for tries := db.Stats().MaxOpenConnections; ; tries-- {
 		t := &Tx{store: s, Now: time.Now().UTC().Truncate(time.Millisecond)}
 		t.ctx, t.cancel = context.WithCancelCause(ctx)
-		var n int64
 		err := t.within(func() (err error) {
 			if t.tx, err = db.BeginTx(t.ctx, o); err == nil && begin != nil {
-				n, err = begin(t.ctx, t.tx)
+				t.turn, err = begin(t.ctx, t.tx)
 			}
 			return err
 		})
 		if err == nil {
-			return t, n, nil
+			return t, nil
 		}
 		again := tries > 0 && t.ctx.Err() == nil && s.broken(err)
 		err = t.kind(err)
 		t.end()
 		if !again {
-			return nil, 0, err
+			return nil, err
 		}
 	}
 }
@@ -200,6 +217,8 @@ type Tx struct {
 	cancel context.CancelCauseFunc
 	tx     *sql.Tx
 	store  *Store
+	turn   turn      // of one that writes
+	words  []string  // to be said
 	Now    time.Time // the transaction's one notion of now, whole milliseconds
 }
 

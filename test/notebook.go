@@ -119,7 +119,7 @@ func (n *Notebook) Connect(ctx context.Context, kernel string) (*Kernel, error) 
 func ConnectDirect(ctx context.Context, socket, base, kernel string) (*Kernel, error) {
 	session := rand.Text()
 	u := &url.URL{Host: "localhost", Path: base + "api/kernels/" + kernel + "/channels", RawQuery: "session_id=" + session}
-	return dialKernel(ctx, u, session, http.Header{}, func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return dialKernel(ctx, u, session, http.Header{"Origin": {"http://localhost"}}, func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	})
 }

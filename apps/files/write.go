@@ -118,6 +118,58 @@ func (t *Tree) writeNew(dir *os.File, path, name string, content []byte) (Conten
 	return t.written(path, content, nil)
 }
 
+// WriteLike writes a new file with the rights that another has: who may not read
+// that one may not read this one. Where they cannot be had, it is this account's
+// alone.
+func (t *Tree) WriteLike(path string, content []byte, like string) error {
+	path, err := t.clean(path)
+	if err != nil {
+		return err
+	}
+	if like, err = t.clean(like); err != nil {
+		return err
+	}
+	dir, name, err := t.parent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	old, err := t.at(like, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(old.Fd()), &st); err != nil {
+		return explain(err, like)
+	}
+	temp, tempName, err := newTemp(dir, nil)
+	if err != nil {
+		return explain(err, path)
+	}
+	defer temp.Close()
+	// The rights come before the content.
+	if !likeness(temp, old, &st) {
+		unix.Fremovexattr(int(temp.Fd()), "system.posix_acl_access")
+		err = temp.Chmod(0o600)
+	}
+	if err == nil {
+		_, err = temp.Write(content)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err == nil {
+		err = renameNew(dir, tempName, dir, name)
+	}
+	if err != nil {
+		unix.Unlinkat(int(dir.Fd()), tempName, 0)
+		return explain(err, path)
+	}
+	settle(dir)
+	return nil
+}
+
 // written describes what Write left behind.
 func (t *Tree) written(path string, content []byte, err error) (Content, error) {
 	if err != nil {
@@ -299,19 +351,48 @@ func note(f *os.File) {
 // of the same time as the content, or that the file itself is another one.
 func changed(f *os.File, st *unix.Stat_t, want string) error {
 	e := &ErrChanged{At: time.Unix(st.Mtim.Unix()), Version: version(st)}
-	b := make([]byte, 64)
-	if n, err := unix.Getxattr(procPath(f), changedBy, b); err == nil {
-		var uid uint32
-		var at int64
-		if _, err := fmt.Sscanf(string(b[:n]), "%d %d", &uid, &at); err == nil && at == st.Mtim.Nano() {
-			e.UID, e.Known = uid, true
-		}
-	}
+	e.UID, e.Known = noted(f, st)
 	// Another inode of the name was made by its owner.
 	if !e.Known && !strings.HasPrefix(want, strconv.FormatUint(st.Ino, 16)+".") {
 		e.UID, e.Known = st.Uid, true
 	}
 	return e
+}
+
+// noted is who left a note of the time that the content has.
+func noted(f *os.File, st *unix.Stat_t) (uid uint32, ok bool) {
+	b := make([]byte, 64)
+	n, err := unix.Getxattr(procPath(f), changedBy, b)
+	if err != nil {
+		return 0, false
+	}
+	var at int64
+	if _, err := fmt.Sscanf(string(b[:n]), "%d %d", &uid, &at); err != nil || at != st.Mtim.Nano() {
+		return 0, false
+	}
+	return uid, true
+}
+
+// ChangedBy says who wrote the content that a file has, if that is known: whoever
+// saved it with us, or its owner, where that is somebody else than this account.
+func (t *Tree) ChangedBy(path string) (uid uint32, ok bool) {
+	path, err := t.clean(path)
+	if err != nil {
+		return 0, false
+	}
+	f, err := t.at(path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return 0, false
+	}
+	if uid, ok = noted(f, &st); ok {
+		return uid, true
+	}
+	return st.Uid, st.Uid != uint32(os.Geteuid())
 }
 
 // likeness gives a new file the mode, group, access list and attributes of the

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,8 +22,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func python(t *testing.T) Spec {
 	return Spec{ID: newID(), Name: "python3", Argv: []string{"/usr/bin/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"}, Dir: t.TempDir()}

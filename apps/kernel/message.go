@@ -35,7 +35,8 @@ type Message struct {
 	Header, Parent, Metadata, Content []byte
 	Buffers                           [][]byte
 
-	raw []byte // the frame, if there is one already
+	raw         []byte // the frame, if there is one already
+	head, cause *Header
 }
 
 // Header is what we look at of a header.
@@ -108,11 +109,20 @@ func (m *Message) Frame() []byte {
 	return b
 }
 
-// Head reads the header; Cause the header of the request it is about.
-func (m *Message) Head() (h Header) { _ = json.Unmarshal(m.Header, &h); return h }
+// Head is the header.
+func (m *Message) Head() Header { return parsed(&m.head, m.Header) }
 
-// Cause reads the header of the request that a message is about, if it names one.
-func (m *Message) Cause() (h Header) { _ = json.Unmarshal(m.Parent, &h); return h }
+// Cause is the header of the request that a message is about, if it names one.
+func (m *Message) Cause() Header { return parsed(&m.cause, m.Parent) }
+
+func parsed(known **Header, b []byte) Header {
+	if *known == nil {
+		h := new(Header)
+		_ = json.Unmarshal(b, h)
+		*known = h
+	}
+	return **known
+}
 
 // NewMessage makes a message of ours.
 func NewMessage(c Channel, kind, session string, parent Header, content any) Message {

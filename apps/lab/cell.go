@@ -259,8 +259,7 @@ func (r *running) due(now bool) {
 			r.cells.again = true
 			return
 		}
-		r.cells.writing = true
-		go r.write()
+		r.cells.writing = r.ks.work(r.write)
 		return
 	}
 	if !r.cells.timed {
@@ -319,7 +318,7 @@ func (r *running) write() {
 			switch {
 			case err != nil && !gone: // kept, and tried again
 				c.dirty, later = true, true
-			case c.ended != 0 && c.absent:
+			case c.ended != 0 && c.absent && !c.dirty: // it may have said more meanwhile
 				delete(r.cells.open, c.request)
 			}
 		}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -210,9 +212,27 @@ func (s *server) serveGet(w http.ResponseWriter, r *http.Request, p string) erro
 	if err != nil {
 		return err
 	}
+	if about, ok := m["quire"].(object); ok && content == "0" {
+		if real, info, err := s.look(p); err == nil {
+			m["quire"] = s.about(r.Context(), real, about["version"].(string), info)
+		}
+	}
 	modelHeaders(w, m)
-	answer(w, http.StatusOK, m)
+	if content == "1" {
+		answerLong(w, r, m)
+	} else {
+		answer(w, http.StatusOK, m)
+	}
 	return nil
+}
+
+// about says which version a file has, and who made it, as far as that is known.
+func (s *server) about(ctx context.Context, real, version string, info files.Info) object {
+	out := object{"version": version, "at": info.Modified.UTC().Format(stamp), "by": nil, "me": false}
+	if uid, ok := s.tree.ChangedBy(real); ok {
+		out["by"], out["me"] = s.people.Names(ctx, []uint32{uid})[uid], uid == uint32(os.Geteuid())
+	}
+	return out
 }
 
 func modelHeaders(w http.ResponseWriter, m object) {

@@ -141,3 +141,29 @@ func TestTheServerWritesOutputsByCell(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A run of many cells without a page leaves what people saved among the snapshots.
+func TestManyCellsDoNotPushOutWhatWasSaved(t *testing.T) {
+	c := newClient(t)
+	c.ask(201, "PUT", "api/contents/n.ipynb", save(book(code("a", "mine"))))
+	for i := range 3 * shelfNewest {
+		if err := c.server.rewriteNotebook("n.ipynb", func(nb *notebook) bool {
+			nb.cell("a")["execution_count"] = i
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list := c.snapshots("n.ipynb"); len(list) != 1 {
+		t.Errorf("%d snapshots of what nobody has seen", len(list))
+	}
+	// Somebody opens it: from here on that is what they work on.
+	m := c.ask(200, "GET", "api/contents/n.ipynb", nil)
+	if err := c.server.rewriteNotebook("n.ipynb", func(nb *notebook) bool { nb.cell("a")["execution_count"] = 99; return true }); err != nil {
+		t.Fatal(err)
+	}
+	merged := c.ask(200, "POST", "lab/api/merge/n.ipynb", object{"base": version(m), "mine": m["content"]})
+	if merged["base"] != true || len(merged["conflicts"].([]any)) != 0 {
+		t.Errorf("%v", merged)
+	}
+}

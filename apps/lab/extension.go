@@ -55,10 +55,13 @@ func (s *server) inExtension(p string) (extension, string, error) {
 	if !fs.ValidPath(p) { // no .. in it, whichever way it was written
 		return extension{}, "", quire.NotFound("file")
 	}
-	for _, e := range s.extensions() {
-		if rest, ok := strings.CutPrefix(p, e.Name+"/"); ok {
-			return e, rest, nil
-		}
+	name, rest, _ := strings.Cut(p, "/")
+	if strings.HasPrefix(name, "@") {
+		second, more, _ := strings.Cut(rest, "/")
+		name, rest = name+"/"+second, more
+	}
+	if e, ok := s.extension(name); ok && rest != "" {
+		return e, rest, nil
 	}
 	return extension{}, "", quire.NotFound("extension")
 }
@@ -188,8 +191,8 @@ func (s *server) serveTranslation(w http.ResponseWriter, r *http.Request) error 
 		files := s.translations(locale)
 		slices.Sort(files)
 		for _, file := range files {
-			b, err := os.ReadFile(file)
-			if err == nil && len(b) < maxConfig && json.Valid(b) {
+			b, err := readSmall(file)
+			if err == nil && json.Valid(b) {
 				data[strings.TrimSuffix(filepath.Base(file), ".json")] = json.RawMessage(b)
 			}
 		}

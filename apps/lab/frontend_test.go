@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -72,6 +73,10 @@ func TestFrontEndInABrowser(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	})
+	mux.HandleFunc("GET /frame", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<body data-manage="http://%s/portal/ada/engine"><iframe src="/p/lab/workspaces/framed" width="1400" height="800"></iframe>`, r.Host)
 	})
 	site := httptest.NewServer(mux)
 	defer site.Close()

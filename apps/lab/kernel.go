@@ -24,6 +24,7 @@ type kernels struct {
 	holder *kernel.Holder
 	list   map[string]*running
 	closed bool
+	works  sync.WaitGroup
 	change chan struct{} // closed and made anew when a state changes
 }
 
@@ -157,6 +158,17 @@ func (ks *kernels) close() {
 	if h != nil {
 		h.Close()
 	}
+	ks.works.Wait()
+}
+
+// work does something beside, which close waits for; nothing begins after it.
+func (ks *kernels) work(f func()) bool {
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	if !ks.closed {
+		ks.works.Go(f)
+	}
+	return !ks.closed
 }
 
 func (ks *kernels) hear(id string, e kernel.Entry) { ks.running(id).hear(e) }
@@ -175,6 +187,27 @@ func (r *running) now() kernel.State {
 	return r.state
 }
 
+// awake waits until a kernel that is being started can be asked something.
+func (r *running) awake(ctx context.Context) bool {
+	for {
+		r.ks.mu.Lock()
+		change := r.ks.change
+		there := r.ks.list[r.id] == r
+		r.ks.mu.Unlock()
+		switch state := r.now().State; {
+		case !there || state == kernel.Dead:
+			return false
+		case state == kernel.Idle || state == kernel.Busy:
+			return true
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // hear takes what happened to the kernel.
 func (r *running) hear(e kernel.Entry) {
 	r.mu.Lock()
@@ -191,6 +224,8 @@ func (r *running) hear(e kernel.Entry) {
 	case e.Asked != nil:
 		r.asks(e.Seq, *e.Asked)
 	case e.Message != nil:
+		e.Message.Head() // read once, before others look
+		e.Message.Cause()
 		r.state.Active = time.Now().UTC()
 		if state := statusOf(e.Message); state != "" && r.state.State != state {
 			r.state.State = state

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -57,13 +58,12 @@ func (c *client) session(path string) string {
 
 // A page is connected to a kernel.
 type testPage struct {
-	t       *testing.T
-	ctx     context.Context
-	conn    *websocket.Conn
-	name    string
-	v1      bool
-	heard   []kernel.Message
-	session string
+	t     *testing.T
+	ctx   context.Context
+	conn  *websocket.Conn
+	name  string
+	v1    bool
+	heard []kernel.Message
 }
 
 func (c *client) page(ctx context.Context, id, name string, v1 bool) *testPage {
@@ -323,5 +323,171 @@ func TestKernelsOutliveTheServer(t *testing.T) {
 	back.reply(r)
 	if got := back.printed(r); got != "21" {
 		t.Errorf("%q", got)
+	}
+}
+
+// Kernels of other languages are started by their descriptions alone.
+func TestKernelOfR(t *testing.T) {
+	c := newClient(t)
+	withKernels(t, c)
+	c.write("a.ipynb", testNotebook)
+	ctx := within(t)
+	specs := c.ask(200, "GET", "api/kernelspecs", nil)
+	if specs["default"] != "python3" || specs["kernelspecs"].(object)["ir"] == nil {
+		t.Fatalf("%v", specs)
+	}
+	s := c.ask(201, "POST", "api/sessions", object{"path": "a.ipynb", "type": "notebook", "kernel": object{"name": "ir"}})
+	p := c.page(ctx, s["kernel"].(object)["id"].(string), "one", true)
+	r := p.run("one", "cat(6*7)")
+	p.reply(r)
+	if got := p.printed(r); got != "42" {
+		t.Errorf("%q", got)
+	}
+	r = p.run("two", "plot(1:3)")
+	p.reply(r)
+	for _, m := range p.heard {
+		if m.Cause().ID == r && m.Head().Type == "display_data" && strings.Contains(string(m.Content), `"image/png"`) {
+			return
+		}
+	}
+	t.Error("no plot")
+}
+
+// What a page sends that is no message for a kernel harms nobody: it is left out,
+// and the next one is passed on.
+func TestPagesThatLie(t *testing.T) {
+	c := newClient(t)
+	withKernels(t, c)
+	c.write("a.ipynb", testNotebook)
+	ctx := within(t)
+	id := c.session("a.ipynb")
+	good := kernel.NewMessage(kernel.Shell, "execute_request", "x", kernel.Header{}, object{"code": "1"})
+	lie := func(change func(m *kernel.Message)) []byte {
+		m := kernel.Message{Channel: good.Channel, Header: good.Header, Parent: good.Parent, Metadata: good.Metadata, Content: good.Content}
+		change(&m)
+		return m.Frame()
+	}
+	for name, b := range map[string][]byte{
+		"nothing":   {},
+		"text":      []byte("hello"),
+		"offsets":   []byte(strings.Repeat("\xff", 4096)),
+		"published": lie(func(m *kernel.Message) { m.Channel = kernel.IOPub }),
+		"no JSON":   lie(func(m *kernel.Message) { m.Content = []byte("{") }),
+		"header":    lie(func(m *kernel.Message) { m.Header = []byte("[]") }),
+		"deep":      lie(func(m *kernel.Message) { m.Metadata = []byte(strings.Repeat("[", 1<<20)) }),
+		"buffers":   lie(func(m *kernel.Message) { m.Buffers = make([][]byte, 10000) }),
+		"other's session": lie(func(m *kernel.Message) {
+			m.Header = []byte(`{"msg_id":"q","msg_type":"comm_info_request","session":"two"}`)
+		}),
+		"metadata":         lie(func(m *kernel.Message) { m.Metadata = []byte(`{"cellId":7}`) }),
+		"numbers of cells": lie(func(m *kernel.Message) { m.Metadata = []byte(`{"cellId":"` + strings.Repeat("x", 1<<20) + `"}`) }),
+	} {
+		p := c.page(ctx, id, "one", true)
+		if err := p.conn.Write(ctx, websocket.MessageBinary, b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		r := p.run("one", "40+2")
+		p.reply(r)
+		if got := p.printed(r); got != "42" {
+			t.Errorf("after %s: %q", name, got)
+		}
+		p.conn.CloseNow()
+	}
+	for path, status := range map[string]int{"api/kernels/none/channels": 404, "api/kernels/" + id + "/channels?session_id=" + strings.Repeat("x", 200): 400} {
+		if answer, _ := c.do("GET", path, nil); answer.StatusCode != status {
+			t.Errorf("%s: %d", path, answer.StatusCode)
+		}
+	}
+	for _, header := range [][2]string{{"Origin", "http://other.test"}, {"Sec-Fetch-Site", "same-site"}} {
+		if answer, _ := c.do("GET", "api/kernels/"+id+"/channels", nil, header[0], header[1], "Upgrade", "websocket", "Connection", "Upgrade"); answer.StatusCode != 403 {
+			t.Errorf("%v: %d", header, answer.StatusCode)
+		}
+	}
+}
+
+// More output than anybody takes: this process and the kernels' keep their bounds,
+// and what is left out says so.
+func TestOutputFasterThanAnybody(t *testing.T) {
+	c := newClient(t)
+	withKernels(t, c)
+	c.write("a.ipynb", testNotebook)
+	ctx := within(t)
+	id := c.session("a.ipynb")
+	p := c.page(ctx, id, "one", true)
+	r := p.run("one", "import sys\nfor i in range(90):\n  sys.stdout.write('x' * 1_000_000); sys.stdout.flush()\n'done'")
+	p.until("it runs", func(m kernel.Message) bool { return m.Cause().ID == r && m.Head().Type == "execute_input" })
+	k, err := c.server.kernels.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.conn.CloseNow()
+	for k.now().State != kernel.Idle && ctx.Err() == nil {
+		k.mu.Lock()
+		if k.bytes > ringBytes+2<<20 {
+			t.Errorf("%d bytes are kept", k.bytes)
+		}
+		k.mu.Unlock()
+		runtime.Gosched()
+	}
+	p = c.page(ctx, id, "one", true)
+	p.reply(r)
+	left := false
+	for _, m := range p.heard {
+		left = left || strings.Contains(string(m.Content), "left out here")
+	}
+	if got := p.printed(r); !left || !strings.HasSuffix(got, "'done'") {
+		t.Errorf("%d bytes, marked: %v", len(got), left)
+	}
+}
+
+// A notebook is run by a command: outputs are in the file, a cell that fails or
+// does not end is an error, and no kernel is left.
+func TestRunANotebook(t *testing.T) {
+	ctx := within(t)
+	dir := t.TempDir()
+	file := dir + "/a.ipynb"
+	code := func(id, source string) object {
+		return object{"cell_type": "code", "id": id, "metadata": object{}, "execution_count": nil, "outputs": []any{}, "source": source}
+	}
+	b, err := json.Marshal(object{"cells": []any{code("one", "print('hi'); kept = 42"), code("two", "1/0"), code("three", "import time; time.sleep(600)"), code("four", "kept")}, "metadata": object{}, "nbformat": 4, "nbformat_minor": 5})
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func() (out [4]string) {
+		t.Helper()
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nb, err := readNotebook(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range []string{"one", "two", "three", "four"} {
+			for _, o := range outputs(nb.cell(id)) {
+				data, _ := o["data"].(object)
+				out[i] += fmt.Sprintf("%v%v%v", o["text"], o["ename"], data["text/plain"])
+			}
+		}
+		return out
+	}
+	t.Setenv("HOME", dir)
+	if err := (Run{Path: file, Out: io.Discard}).Do(ctx); err == nil || !strings.Contains(err.Error(), "Cell 2 of 4 failed: ZeroDivisionError") {
+		t.Errorf("%v", err)
+	}
+	if got := said(); got[0] != "hi\n<nil><nil>" || got[1] != "<nil>ZeroDivisionError<nil>" || got[3] != "" {
+		t.Errorf("%q", got)
+	}
+	if err := (Run{Path: file, Out: io.Discard, On: true, Limit: 4 * time.Second}).Do(ctx); err == nil || !strings.Contains(err.Error(), "2 of 4 cells failed") {
+		t.Errorf("%v", err)
+	}
+	if got := said(); got[2] != "<nil>KeyboardInterrupt<nil>" || got[3] != "<nil><nil>42" {
+		t.Errorf("%q", got)
+	}
+	if err := (Run{Path: file, Out: io.Discard, Kernel: "none"}).Do(ctx); err == nil || !strings.Contains(err.Error(), "no kernel named none") {
+		t.Errorf("%v", err)
 	}
 }

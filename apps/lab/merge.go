@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,11 +18,12 @@ const maxMerged = 10000
 // A conflict is where two people changed the same thing in different ways. The
 // merged notebook has mine there; nothing of theirs is lost, for it is here.
 type conflict struct {
-	Cell   string `json:"cell"`  // its ID; "" for the notebook
-	Field  string `json:"field"` // source, outputs, metadata.KEY …; "cell" if one deleted what the other changed
-	Base   any    `json:"base"`
-	Mine   any    `json:"mine"`
-	Theirs any    `json:"theirs"`
+	Cell   string   `json:"cell"`  // its ID; "" for the notebook
+	Field  string   `json:"field"` // source, outputs, metadata.KEY …; "cell" if one deleted what the other changed
+	Path   []string `json:"path"`  // the same by its keys
+	Base   any      `json:"base"`
+	Mine   any      `json:"mine"`
+	Theirs any      `json:"theirs"`
 }
 
 // merge brings together what became of one notebook in two hands. It goes by the
@@ -35,7 +35,7 @@ func merge(base, mine, theirs *notebook) (*notebook, []conflict) {
 	}
 	b, m, t := byID(base), byID(mine), byID(theirs)
 	conflicts := []conflict{}
-	doc := mergeObject("", "", without(base.doc, "cells"), without(mine.doc, "cells"), without(theirs.doc, "cells"), &conflicts)
+	doc := mergeObject("", nil, without(base.doc, "cells"), without(mine.doc, "cells"), without(theirs.doc, "cells"), &conflicts)
 	if number(doc["nbformat_minor"]) < number(theirs.doc["nbformat_minor"]) {
 		doc["nbformat_minor"] = theirs.doc["nbformat_minor"]
 	}
@@ -159,7 +159,7 @@ func mergeCell(id string, base, mine, theirs object, conflicts *[]conflict) obje
 	if base == nil {
 		base = object{}
 	}
-	out := mergeObject(id, "", without(base, "outputs", "execution_count"), without(mine, "outputs", "execution_count"), without(theirs, "outputs", "execution_count"), conflicts)
+	out := mergeObject(id, nil, without(base, "outputs", "execution_count"), without(mine, "outputs", "execution_count"), without(theirs, "outputs", "execution_count"), conflicts)
 	if !isCode(out) {
 		return out
 	}
@@ -173,7 +173,7 @@ func mergeCell(id string, base, mine, theirs object, conflicts *[]conflict) obje
 	case same(run(mine), run(base)):
 		from = theirs
 	case !same(run(theirs), run(base)):
-		*conflicts = append(*conflicts, conflict{id, "outputs", run(base), run(mine), run(theirs)})
+		*conflicts = append(*conflicts, conflict{id, "outputs", []string{"outputs"}, run(base), run(mine), run(theirs)})
 	}
 	out["outputs"], out["execution_count"] = clone(from["outputs"]), from["execution_count"]
 	// Who trusts their own outputs does not trust those that came in.
@@ -186,7 +186,7 @@ func mergeCell(id string, base, mine, theirs object, conflicts *[]conflict) obje
 
 // mergeObject takes of every key what one side changed; where both did, it goes
 // into objects, and else keeps mine and notes the conflict.
-func mergeObject(cell, at string, base, mine, theirs object, conflicts *[]conflict) object {
+func mergeObject(cell string, at []string, base, mine, theirs object, conflicts *[]conflict) object {
 	out := object{}
 	for _, k := range keys(base, mine, theirs) {
 		b, inBase := base[k]
@@ -197,7 +197,7 @@ func mergeObject(cell, at string, base, mine, theirs object, conflicts *[]confli
 				out[k] = clone(v)
 			}
 		}
-		field := strings.TrimPrefix(at+"."+k, ".")
+		path := append(slices.Clone(at), k)
 		_, mineIs := m.(object)
 		_, theirsIs := t.(object)
 		switch {
@@ -207,12 +207,12 @@ func mergeObject(cell, at string, base, mine, theirs object, conflicts *[]confli
 			take(t, inTheirs)
 		case k == "trusted":
 			take(m, inMine)
-		case mineIs && theirsIs && strings.Count(field, ".") < 4:
+		case mineIs && theirsIs && len(path) < 5:
 			was, _ := b.(object)
-			out[k] = mergeObject(cell, field, was, m.(object), t.(object), conflicts)
+			out[k] = mergeObject(cell, path, was, m.(object), t.(object), conflicts)
 		default:
 			take(m, inMine)
-			*conflicts = append(*conflicts, conflict{cell, field, b, m, t})
+			*conflicts = append(*conflicts, conflict{cell, strings.Join(path, "."), path, b, m, t})
 		}
 	}
 	return out
@@ -276,7 +276,7 @@ func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 		return quire.NotFound("file")
 	}
 	var in struct {
-		Base string // the version that mine began from
+		Base string // what mine began from: its version, or the hash of the file
 		Mine json.RawMessage
 	}
 	if err := ask(w, r, maxBody, &in); err != nil {
@@ -303,7 +303,11 @@ func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var base *notebook
-	if _, digest, ok := strings.Cut(in.Base, "-"); ok {
+	digest := in.Base[:min(len(in.Base), 32)] // ours is the beginning of the hash
+	if _, d, ok := strings.Cut(in.Base, "-"); ok {
+		digest = d
+	}
+	if digest != "" {
 		if b, err := s.snapshots.find(real, digest); err == nil {
 			base, _ = readNotebook(b)
 		}
@@ -315,10 +319,7 @@ func (s *server) serveMerge(w http.ResponseWriter, r *http.Request) error {
 	merged, conflicts := merge(base, mine, theirs)
 	answer(w, http.StatusOK, object{
 		"content": merged.doc, "conflicts": conflicts, "base": base != nil,
-		"quire": object{
-			"version": c.Version, "at": info.Modified.UTC().Format(stamp), "me": info.UID == uint32(os.Geteuid()),
-			"by": s.people.Names(r.Context(), []uint32{info.UID})[info.UID],
-		},
+		"quire": s.about(r.Context(), real, c.Version, info),
 	})
 	return nil
 }

@@ -109,11 +109,18 @@ func (s *server) exporters(ctx context.Context) (known map[string]converter, pyt
 		return c.known, c.python
 	}
 	c.known = map[string]converter{}
+	// Python looks for modules where it begins, so that is nobody else's place.
+	dir, err := os.MkdirTemp("", "quire-export-")
+	if err != nil {
+		s.log.Warn("no directory for nbconvert", "err", err)
+		return c.known, ""
+	}
+	defer os.RemoveAll(dir)
 	for _, python := range s.converters.pythons {
 		if _, err := os.Stat(python); err != nil {
 			continue
 		}
-		out, said, err := runPython(ctx, python, os.TempDir(), 30*time.Second, "-c", askExporters)
+		out, said, err := runPython(ctx, python, dir, 30*time.Second, "-c", askExporters)
 		if err == nil {
 			err = json.Unmarshal([]byte(out), &c.known)
 		}

@@ -299,7 +299,9 @@ func (s *server) rewriteNotebook(path string, change func(nb *notebook) (changed
 		if !change(nb) {
 			return nil
 		}
-		if err := s.snapshots.keep(path, c.Bytes); err != nil {
+		if _, ours := s.rewritten.known(path, c.Info); ours {
+			// Nobody has seen it: a run of many cells would push out what people saved.
+		} else if err := s.snapshots.keep(path, c.Bytes); err != nil {
 			s.log.Warn("no snapshot", "path", path, "err", err)
 		}
 		now, err := s.tree.Write(path, nb.bytes(), c.Version)

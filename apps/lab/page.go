@@ -81,11 +81,7 @@ func (s *server) servePage(w http.ResponseWriter, r *http.Request) error {
 	if name := r.PathValue("workspace"); name != "" {
 		c["workspace"] = name
 	}
-	list := []object{}
-	for _, e := range s.extensions() {
-		list = append(list, object{"name": e.Name, "load": e.Build.Load, "extension": e.Build.Extension, "mimeExtension": e.Build.MimeExtension, "style": e.Build.Style})
-	}
-	c["federated_extensions"] = list
+	c["federated_extensions"] = s.federated()
 	c["quireTitle"] = s.title
 	nonce := rand.Text()
 	h := w.Header()

@@ -418,8 +418,10 @@ func (s *server) copy(w http.ResponseWriter, r *http.Request, dir, from string) 
 	if err != nil {
 		return err
 	}
-	if hidden(from) || hidden(dir) {
-		return visible(".")
+	for _, at := range []string{from, dir} {
+		if err := visible(at); err != nil {
+			return err
+		}
 	}
 	real, info, err := s.look(from)
 	if err != nil {

@@ -59,8 +59,8 @@ func (s *server) plugins() ([]plugin, error) {
 					continue
 				}
 				id := filepath.Dir(rel) + ":" + strings.TrimSuffix(filepath.Base(rel), ".json")
-				b, err := os.ReadFile(file)
-				if err != nil || len(b) > maxConfig || !pluginForm.MatchString(id) || bounded(b) != nil || !json.Valid(b) {
+				b, err := readSmall(file)
+				if err != nil || !pluginForm.MatchString(id) || bounded(b) != nil || !json.Valid(b) {
 					s.log.Warn("a schema of settings is left out", "file", file)
 					continue
 				}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -153,6 +154,11 @@ func TestPrebuiltExtensionsBringSettingsThemesAndFiles(t *testing.T) {
 	lay(t, base+"/source-only/package.json", `{"version": "1"}`)
 	lay(t, c.server.prefix+"/outside.js", "no")
 	os.Symlink(c.server.prefix+"/outside.js", base+"/@me/nice/static/out.js")
+	// Whoever reads a pipe waits for ever.
+	os.Mkdir(base+"/pipe", 0o755)
+	if err := syscall.Mkfifo(base+"/pipe/package.json", 0o644); err != nil {
+		t.Fatal(err)
+	}
 	want := []object{{"name": "@me/nice", "load": "static/remoteEntry.1.js", "extension": "./extension"}}
 	if got := c.server.federated(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v", got)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -51,11 +52,24 @@ func (s *server) configDir() string {
 	return filepath.Join(home, ".jupyter")
 }
 
+// readSmall reads a file of configuration. Others may write where it lies, so what
+// is no file, like a pipe that nobody writes to, is refused.
+func readSmall(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxConfig {
+		return nil, fmt.Errorf("%s is no file, or too long", file)
+	}
+	return os.ReadFile(file)
+}
+
 // readConfig reads an object from a file, in JSON5 where the name says so. What is
 // not there is nothing; what cannot be read is logged and nothing.
 func (s *server) readConfig(file string) object {
-	b, err := os.ReadFile(file)
-	if err != nil || len(b) > maxConfig {
+	b, err := readSmall(file)
+	if err != nil {
 		return nil
 	}
 	var o object
@@ -184,43 +198,53 @@ type extension struct {
 	Version string
 }
 
-// extensions are those that are installed, sorted by name. Of one that is there
-// twice, the person's or the environment's counts.
+// extension finds one by its name. Of one that is there twice, the person's or the
+// environment's counts.
+func (s *server) extension(name string) (extension, bool) {
+	if !packageForm.MatchString(name) {
+		return extension{}, false
+	}
+	for _, d := range slices.Backward(s.dataDirs()) {
+		e := extension{Name: name, dir: filepath.Join(d, "labextensions", filepath.FromSlash(name))}
+		b, err := readSmall(filepath.Join(e.dir, "package.json"))
+		if err != nil {
+			continue
+		}
+		var about struct {
+			Version    string
+			JupyterLab struct {
+				Build json.RawMessage `json:"_build"`
+			}
+		}
+		if json.Unmarshal(b, &about) != nil || json.Unmarshal(about.JupyterLab.Build, &e.Build) != nil || e.Build.Load == "" {
+			s.log.Debug("an extension is no prebuilt one", "dir", e.dir)
+			continue
+		}
+		e.Version = about.Version
+		return e, true
+	}
+	return extension{}, false
+}
+
+// extensions are those that are installed, sorted by name.
 func (s *server) extensions() []extension {
-	found := map[string]extension{}
+	names := map[string]bool{}
 	for _, d := range s.dataDirs() {
 		base := filepath.Join(d, "labextensions")
 		for _, form := range []string{"*", "@*/*"} {
-			dirs, _ := filepath.Glob(filepath.Join(globbed(base), form, "package.json"))
-			for _, file := range dirs {
-				dir := filepath.Dir(file)
-				name, err := filepath.Rel(base, dir)
-				if err != nil || !packageForm.MatchString(name) {
-					continue
+			found, _ := filepath.Glob(filepath.Join(globbed(base), form, "package.json"))
+			for _, file := range found {
+				if name, err := filepath.Rel(base, filepath.Dir(file)); err == nil {
+					names[name] = true
 				}
-				b, err := os.ReadFile(file)
-				if err != nil || len(b) > maxConfig {
-					continue
-				}
-				var about struct {
-					Version    string
-					JupyterLab struct {
-						Build json.RawMessage `json:"_build"`
-					}
-				}
-				e := extension{Name: name, dir: dir}
-				if json.Unmarshal(b, &about) != nil || json.Unmarshal(about.JupyterLab.Build, &e.Build) != nil || e.Build.Load == "" {
-					s.log.Debug("an extension is no prebuilt one", "dir", dir)
-					continue
-				}
-				e.Version = about.Version
-				found[name] = e
 			}
 		}
 	}
 	out := []extension{}
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		out = append(out, found[name])
+	for _, name := range keys(names) {
+		if e, ok := s.extension(name); ok {
+			out = append(out, e)
+		}
 	}
 	return out
 }

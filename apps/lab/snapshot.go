@@ -119,9 +119,15 @@ func (s *snapshots) keep(file string, content []byte) error {
 	}
 	now := time.Now().UTC()
 	id := strings.Replace(now.Format(snapshotStamp), ".", "", 1) + "-" + digest
-	err = put(s.tree, shelf(file), id, b.Bytes())
-	if err != nil && s.home != nil {
-		err = put(s.home, s.homeShelf(file), id, b.Bytes())
+	// Who may not read the file may not read what it was.
+	place := path.Join(shelf(file), id+".gz")
+	if err = s.tree.Mkdir(shelf(file), true); err == nil {
+		err = s.tree.WriteLike(place, b.Bytes(), file)
+	}
+	if err != nil && s.home != nil { // where nobody else reads
+		if err = s.home.Mkdir(s.homeShelf(file), true); err == nil {
+			_, err = s.home.Write(path.Join(s.homeShelf(file), id+".gz"), b.Bytes(), files.Absent)
+		}
 	}
 	if err != nil {
 		return err
@@ -131,14 +137,6 @@ func (s *snapshots) keep(file string, content []byte) error {
 		old.tree.Delete(context.Background(), old.file, func(files.Progress) {})
 	}
 	return nil
-}
-
-func put(t *files.Tree, dir, id string, b []byte) error {
-	if err := t.Mkdir(dir, true); err != nil {
-		return err
-	}
-	_, err := t.Write(path.Join(dir, id+".gz"), b, files.Absent)
-	return err
 }
 
 // surplus are the snapshots to let go: of a list, the oldest first, the newest

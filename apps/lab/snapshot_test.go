@@ -123,6 +123,27 @@ func TestSnapshotsHaveASecondPlace(t *testing.T) {
 	c.ask(200, "PUT", "api/contents/b.txt", fresh)
 }
 
+// What only some may read, they alone may read as it was, too.
+func TestSnapshotsHaveTheRightsOfTheirFile(t *testing.T) {
+	c := newClient(t)
+	for mode, name := range map[os.FileMode]string{0o600: "private.txt", 0o640: "team.txt", 0o644: "open.txt"} {
+		c.write(name, "secret")
+		if err := os.Chmod(c.project+"/"+name, mode); err != nil {
+			t.Fatal(err)
+		}
+		c.ask(200, "PUT", "api/contents/"+name, object{"type": "file", "format": "text", "content": "another"})
+		kept, _ := filepath.Glob(c.project + "/.ipynb_checkpoints/quire/" + name + "/*")
+		if len(kept) != 2 {
+			t.Fatalf("%v", kept)
+		}
+		for _, k := range kept {
+			if info, err := os.Stat(k); err != nil || info.Mode().Perm() != mode {
+				t.Errorf("%s: %v %v, want %v", name, info.Mode(), err, mode)
+			}
+		}
+	}
+}
+
 // Another member may put anything into the directory of snapshots.
 func TestForgedSnapshotsAreRefused(t *testing.T) {
 	c := newClient(t)

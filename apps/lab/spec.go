@@ -284,13 +284,14 @@ func (p *warm) take(ctx context.Context, want kernel.Spec) *running {
 		return nil
 	}
 	k, err := p.s.kernels.find(id)
-	if err == nil {
-		s := k.now()
-		if s.Name == want.Name && slices.Equal(s.Argv, want.Argv) && s.Dir == want.Dir && s.State == kernel.Idle {
-			return k
-		}
-		go func() { _ = p.s.kernels.end(context.WithoutCancel(ctx), id) }()
+	if err != nil {
+		return nil
 	}
+	s := k.now()
+	if s.Name == want.Name && slices.Equal(s.Argv, want.Argv) && s.Dir == want.Dir && k.awake(ctx) {
+		return k
+	}
+	go func() { _ = p.s.kernels.end(context.WithoutCancel(ctx), id) }()
 	return nil
 }
 

@@ -506,7 +506,7 @@ func TestPageAndItsHeaders(t *testing.T) {
 	for path, want := range map[string]int{
 		"/p/terminal": http.StatusTemporaryRedirect, "/p/terminal/alive": http.StatusNoContent, "/p/terminal/other": http.StatusNotFound,
 		"/": http.StatusNotFound, "/assets/manifest.json": http.StatusNotFound, "/p/terminal/assets/../page.html": http.StatusTemporaryRedirect, "/p/terminal/assets/none.js": http.StatusNotFound,
-		"/p/terminal/socket": http.StatusForbidden,
+		"/p/terminal/socket": http.StatusUpgradeRequired,
 	} {
 		if res := w.get(path); res.StatusCode != want && !(want == http.StatusTemporaryRedirect && res.StatusCode == http.StatusMovedPermanently) {
 			t.Errorf("GET %s is %d, want %d", path, res.StatusCode, want)

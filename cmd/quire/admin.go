@@ -135,7 +135,7 @@ func (d doctorACLCmd) Run(ctx context.Context) error {
 
 type stopCmd struct {
 	Config   string `short:"c" placeholder:"FILE" help:"Configuration file."`
-	Role     string `arg:"" optional:"" help:"Stop this role alone: server, gateway, compute or spawner."`
+	Role     string `arg:"" optional:"" help:"Stop this role alone: server, worker, gateway, compute or spawner."`
 	Sessions bool   `help:"End all running notebooks, terminals and other apps first."`
 }
 
@@ -168,16 +168,19 @@ type adminClient struct{ socket string }
 
 func adminOf(file string) (Config, *adminClient, error) {
 	c, err := loadConfig(file, os.Geteuid() == 0)
-	if err == nil && c.serverIs() == "stopped" {
+	if err == nil && c.has("worker") && !c.has("server") {
+		err = errors.New("this machine has no server: use the command on one that has")
+	}
+	if err == nil && c.roleIs("server") == "stopped" {
 		err = errors.New(`the server is stopped; "quire start server" starts it`)
 	}
 	return c, &adminClient{socket: filepath.Join(c.Dirs.Run, "admin.sock")}, err
 }
 
-// serverIs is the state of the server's process, "" if nothing of Quire runs
-// here. The supervisor holds the server's socket: without this, one would wait on
-// it for ever.
-func (c Config) serverIs() string {
+// roleIs is the state of a role's process, "" if none of it runs here. The
+// supervisor holds the server's socket: without this, one would wait on it for
+// ever.
+func (c Config) roleIs(role string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	var list []roleState
@@ -186,7 +189,7 @@ func (c Config) serverIs() string {
 		return ""
 	}
 	for _, r := range list {
-		if r.Name == "server" {
+		if r.Name == role {
 			return r.State
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"quire"
+	"quire/store"
 )
 
 // Config is the configuration: JSON in which comments and trailing commas are
@@ -17,7 +18,7 @@ import (
 // that is not here is an error, because a misspelt key that is ignored is a
 // security hole. The tag secret:"true" keeps a value out of what is printed.
 type Config struct {
-	Roles []string `json:"roles"` // what this machine is: server, gateway, compute
+	Roles []string `json:"roles"` // what this machine is: server, worker, gateway, compute
 
 	Portal string   `json:"portal"` // the address people type; "" = http://quire.localhost and the portal's port
 	Apps   string   `json:"apps"`   // where apps are; "" = http://*.apps.localhost and the gateway's port
@@ -123,6 +124,22 @@ func defaults(root bool) Config {
 	return c
 }
 
+// checkWorker refuses a worker that would have nothing to do, or could not be told.
+func (c Config) checkWorker() error {
+	switch {
+	case !c.has("worker"):
+		return nil
+	case !store.IsPostgres(c.Database):
+		return errors.New(`the role "worker" needs PostgreSQL ("database": "postgres://…"): a file is one process's, so with SQLite the server does the works itself. Leave "worker" out of roles`)
+	case !c.has("server") && c.Portal == "":
+		return errors.New(`a worker without a server beside it needs "portal" and "apps" as the servers have them`)
+	}
+	return nil
+}
+
+// trusted reports whether this machine holds the keys of the installation.
+func (c Config) trusted() bool { return c.has("server") || c.has("worker") }
+
 // has reports whether this machine has a role.
 func (c Config) has(role string) bool { return slices.Contains(c.Roles, role) }
 
@@ -136,16 +153,19 @@ func (c Config) check() error {
 		}
 	}
 	for i, role := range c.Roles {
-		if !slices.Contains([]string{"server", "gateway", "compute"}, role) || slices.Contains(c.Roles[:i], role) {
-			return fmt.Errorf(`roles are some of "server", "gateway" and "compute", each once, not %q`, c.Roles)
+		if !slices.Contains([]string{"server", "worker", "gateway", "compute"}, role) || slices.Contains(c.Roles[:i], role) {
+			return fmt.Errorf(`roles are some of "server", "worker", "gateway" and "compute", each once, not %q`, c.Roles)
 		}
+	}
+	if err := c.checkWorker(); err != nil {
+		return err
 	}
 	if err := c.checkFront(); err != nil {
 		return err
 	}
 	switch {
 	case len(c.Roles) == 0:
-		return errors.New(`roles says what this machine is: "server", "gateway", "compute", or several of them`)
+		return errors.New(`roles says what this machine is: "server", "worker", "gateway", "compute", or several of them`)
 	case len(c.Dirs.Run) > 30:
 		return fmt.Errorf("dirs.run has at most 30 characters, because sockets below it have a limit of 107")
 	case c.GraceMinutes < 0 || c.GraceMinutes > 24*60:
@@ -182,7 +202,8 @@ const sampleConfig = `// Quire's configuration. Every line shows a default; remo
 // where it comes from; docs/admin/configuration.md says more.
 {
   // What this machine is. With several machines each has some of the three; all
-  // but the server join it (docs/admin/machines.md).
+  // but the server join it (docs/admin/machines.md). With PostgreSQL "worker" is a
+  // process of its own for what is done on nodes, beside servers that serve pages.
   // "roles": ["server", "gateway", "compute"],
 
   // The portal's address as people type it, and where apps are. A star gives

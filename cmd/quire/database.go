@@ -34,8 +34,10 @@ func (m databaseMoveCmd) Run(ctx context.Context) error {
 	if !c.has("server") {
 		return errors.New("the database belongs to the server's machine")
 	}
-	if s := c.serverIs(); s == "running" || s == "waiting" {
-		return errors.New(`the server runs: "quire stop server" first; people's work goes on`)
+	for _, role := range []string{"server", "worker"} {
+		if s := c.roleIs(role); s == "running" || s == "waiting" {
+			return fmt.Errorf(`the %s runs: "quire stop %[1]s" first; people's work goes on`, role)
+		}
 	}
 	if os.Geteuid() == 0 {
 		return m.asServer(ctx, c)

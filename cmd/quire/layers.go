@@ -30,7 +30,7 @@ type layers struct {
 }
 
 // allRoles have a file of their own. The spawner is part of compute's machine
-// and reads compute's.
+// and reads compute's; a worker reads the server's.
 var allRoles = []string{"server", "gateway", "compute"}
 
 // loadConfig is what is in force on a machine that runs every role.
@@ -56,8 +56,11 @@ func loadRole(file, role string, root bool) (Config, error) {
 		}
 		return c, c.check()
 	}
-	if role == "spawner" {
+	switch role {
+	case "spawner":
 		role = "compute"
+	case "worker":
+		role = "server"
 	}
 	f, err := layers{root: root, roles: []string{role}, file: file, env: os.Environ()}.load()
 	return f.Config, err

@@ -41,9 +41,11 @@ type cli struct {
 	Server       serverCmd           `cmd:"" help:"Change the portal's address."`
 	Gateway      gatewayCmd          `cmd:"" help:"Join an installation as the gateway of a new data center."`
 	Compute      computeCmd          `cmd:"" help:"Join a data center as a compute node."`
+	Worker       roleCmd             `cmd:"" help:"Run the worker role (started by 'quire up')." hidden:""`
 	Spawner      roleCmd             `cmd:"" help:"Run the spawner role (started by 'quire up')." hidden:""`
 	WkGateway    gatewayConfigureCmd `cmd:"" name:"wk-gateway-configure" help:"Join as a gateway, the way it was done in AEN."`
 	WkServer     serverAdminCmd      `cmd:"" name:"wk-server-admin" help:"AEN's commands for the server."`
+	Notebook     notebookCmd         `cmd:"" help:"Run a notebook without a browser."`
 	Assets       assetsCmd           `cmd:"" help:"Write the files that a proxy in front can serve itself."`
 	Completion   completionCmd       `cmd:"" help:"Print shell completion for bash, zsh or fish."`
 	Version      versionCmd          `cmd:"" help:"Print the version."`

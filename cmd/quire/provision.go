@@ -36,7 +36,7 @@ func findPeople(c Config, root bool) (people, error) {
 		role string
 		into *account
 	}{{"server", &p.server}, {"gateway", &p.gateway}, {"compute", &p.compute}} {
-		if !c.has(want.role) {
+		if !c.has(want.role) && (want.role != "server" || !c.trusted()) {
 			continue
 		}
 		a, err := ensureAccount(c.serviceAccount(want.role))
@@ -68,7 +68,7 @@ func provision(c Config, p people) (*Local, error) {
 		return nil, err
 	}
 	dir := func(role string) string { return filepath.Join(data, role) }
-	for _, role := range c.processes() {
+	for _, role := range c.homes() {
 		if err := os.Mkdir(dir(role), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ func provision(c Config, p people) (*Local, error) {
 		return nil, err
 	}
 	for role, a := range map[string]account{"server": p.server, "gateway": p.gateway, "compute": p.compute} {
-		if !c.has(role) {
+		if !slices.Contains(c.homes(), role) {
 			continue
 		}
 		if err := give(dir(role), a); err != nil {
@@ -96,12 +96,22 @@ func provision(c Config, p people) (*Local, error) {
 	return local, err
 }
 
-// processes are the roles as processes: compute comes with the spawner.
-func (c Config) processes() []string {
-	if c.has("compute") {
-		return append(slices.Clone(c.Roles), "spawner")
+// homes are the directories of this machine's processes below dirs.data: compute
+// comes with the spawner, and a worker shares the server's.
+func (c Config) homes() []string {
+	var homes []string
+	for _, role := range c.Roles {
+		if role == "worker" {
+			role = "server"
+		}
+		if !slices.Contains(homes, role) {
+			homes = append(homes, role)
+		}
 	}
-	return c.Roles
+	if c.has("compute") {
+		homes = append(homes, "spawner")
+	}
+	return homes
 }
 
 // keys makes what is missing. On the server's machine that is the order key, the
@@ -116,12 +126,18 @@ func keys(c Config, dir func(string) string) error {
 			return err
 		}
 	}
-	if !c.has("server") {
+	if !c.trusted() {
 		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(dir("server"), "order.key")); errors.Is(err, fs.ErrNotExist) && !c.has("server") {
+		return errors.New(`the worker has not got the keys of the installation: bring them from its server with "quire server keys" (docs/admin/machines.md)`)
 	}
 	var signer *ticket.Signer
 	var authority *remote.Authority
-	for _, role := range c.processes() {
+	for _, role := range c.homes() {
+		if role != "server" && !c.has("server") {
+			continue // beside a worker they join as anywhere
+		}
 		last := "order.pub" // of what is written
 		if role == "server" {
 			last = "node.crt"

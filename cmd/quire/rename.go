@@ -19,6 +19,7 @@ import (
 
 type serverCmd struct {
 	Run        roleCmd       `cmd:"" default:"withargs" hidden:"" help:"Run the server role (started by 'quire up')."`
+	Keys       keysCmd       `cmd:"" help:"Take the keys of the installation to the machine of a further server or worker."`
 	RenameHost renameHostCmd `cmd:"" help:"Give the portal another address; gateways follow, the old name leads to the new one."`
 }
 
@@ -91,7 +92,7 @@ func (r renameHostCmd) apply(ctx context.Context, old Config) error {
 		fmt.Println("It counts from the next start on.")
 		return nil
 	}
-	for _, role := range []string{"gateway", "server"} {
+	for _, role := range []string{"gateway", "worker", "server"} {
 		if old.has(role) {
 			if err := up.call(ctx, "POST", "/roles/"+role+"/restart", nil, nil); err != nil {
 				return err

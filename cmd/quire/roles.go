@@ -63,7 +63,7 @@ func (r roleCmd) Run(ctx context.Context) error {
 	log.Info("starting", "version", version, "pid", os.Getpid(), "uid", os.Getuid())
 	dir := filepath.Join(c.Dirs.Data, name)
 	run := map[string]func(context.Context, Config, string, quire.Origins, *slog.Logger) error{
-		"server": runServer, "gateway": runGateway, "compute": runCompute, "spawner": runSpawner,
+		"server": runServer, "worker": runWorker, "gateway": runGateway, "compute": runCompute, "spawner": runSpawner,
 	}[name]
 	err = run(ctx, c, dir, origins, log)
 	if ctx.Err() != nil || err == nil {
@@ -92,40 +92,67 @@ func (f fleet) Machine(dc quire.DataCenter, n quire.Node) quire.Machine {
 	return remote.NewMachine(f.id, n.ID, func(ctx context.Context) (net.Conn, error) { return door.DialNode(ctx, n.ID) })
 }
 
-func runServer(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+// An office is what a server and a worker have alike: the keys, the database, and
+// control over both.
+type office struct {
+	*control.Control
+	store *store.Store
+}
+
+func (c Config) office(ctx context.Context, origins quire.Origins, worker bool, log *slog.Logger) (o office, err error) {
+	dir := filepath.Join(c.Dirs.Data, "server")
 	id, err := remote.LoadIdentity(dir)
 	if err != nil {
-		return err
+		return o, err
 	}
 	authority, err := remote.LoadAuthority(dir)
 	if err != nil {
-		return err
+		return o, err
 	}
 	signer, err := ticket.LoadSigner(filepath.Join(dir, "order.key"))
 	if err != nil {
-		return err
+		return o, err
 	}
 	address, err := c.database()
 	if err != nil {
-		return err
+		return o, err
 	}
-	st, err := store.Open(ctx, address)
-	if err != nil {
-		return err
+	if o.store, err = store.Open(ctx, address); err != nil {
+		return o, err
 	}
-	defer st.Close()
-	l := c.Local
-	ctl, err := control.New(control.Config{
-		Store: st, Signer: signer, Origins: origins, Fleet: fleet{id}, Log: log,
-		Authority: authority, AppsDefault: c.Apps,
+	o.Control, err = control.New(control.Config{
+		Store: o.store, Signer: signer, Origins: origins, Fleet: fleet{id}, Log: log,
+		Authority: authority, AppsDefault: c.Apps, Worker: worker,
 		Accounts: c.accounts(), ProjectRoot: c.Dirs.Projects,
 		Grace: time.Duration(c.GraceMinutes) * time.Minute, KeepDeleted: time.Duration(c.KeepDeletedDays) * 24 * time.Hour, DigitNames: c.DigitNames,
 		Anonymous: c.Anonymous == "read-public", VisitorName: c.AnonymousAccount,
 	})
 	if err != nil {
+		o.store.Close()
+		return o, err
+	}
+	id.Check = o.CheckPeer
+	go renewOwn(ctx, authority, id, log)
+	return o, nil
+}
+
+// runWorker does the works and serves nobody.
+func runWorker(ctx context.Context, c Config, _ string, origins quire.Origins, log *slog.Logger) error {
+	ctl, err := c.office(ctx, origins, true, log)
+	if err != nil {
 		return err
 	}
-	id.Check = ctl.CheckPeer
+	defer ctl.store.Close()
+	return ctl.Run(ctx)
+}
+
+func runServer(ctx context.Context, c Config, dir string, origins quire.Origins, log *slog.Logger) error {
+	o, err := c.office(ctx, origins, false, log)
+	if err != nil {
+		return err
+	}
+	defer o.store.Close()
+	ctl, l := o.Control, c.Local
 	if l.DataCenter != "" {
 		if err := ctl.Site.Join(ctx, quire.Actor{System: true}, quire.DataCenter{
 			ID: l.DataCenter, Name: "local", Gateway: l.Gateway, Address: l.GatewayAddr, Summary: "This machine",
@@ -133,7 +160,6 @@ func runServer(ctx context.Context, c Config, dir string, origins quire.Origins,
 			return err
 		}
 	}
-	go renewOwn(ctx, authority, id, log)
 	portal, err := server.New(server.Config{Control: ctl, Origins: origins, Log: log, Version: version, Host: l.Host, Elsewhere: !c.has("gateway"), Proxies: c.proxies()})
 	if err != nil {
 		return err

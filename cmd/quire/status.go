@@ -148,7 +148,7 @@ func supervisorOf(config string) (*adminClient, error) {
 // oneRole is a command for one process.
 type oneRole struct {
 	Config string `short:"c" placeholder:"FILE" help:"Configuration file."`
-	Role   string `arg:"" help:"server, gateway, compute or spawner."`
+	Role   string `arg:"" help:"server, worker, gateway, compute or spawner."`
 }
 
 func (o oneRole) tell(ctx context.Context, do, done string) error {

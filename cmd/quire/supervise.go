@@ -77,6 +77,9 @@ func newSupervisor(c Config, who people, p ports, runFile string) (*supervisor, 
 		more, err2 := handOverMore(p.control)
 		add("gateway", who.gateway, errors.Join(err, err2), append([]*os.File{l}, more...)...)
 	}
+	if c.has("worker") {
+		add("worker", who.server, nil)
+	}
 	if c.has("server") {
 		portal, err1 := handOver(p.portal)
 		admin, err2 := unixListener(s.admin.socket, 0o600, nil)

@@ -212,6 +212,10 @@ func (u upCmd) greet(ctx context.Context, c Config, s *supervisor, began time.Ti
 // greetPeer says what a machine without the server is, or is not yet.
 func greetPeer(c Config) {
 	for _, role := range c.Roles {
+		if role == "worker" {
+			fmt.Printf("The worker runs, for %q.\n", c.Portal)
+			continue
+		}
 		if id, err := remote.LoadIdentity(filepath.Join(c.Dirs.Data, role)); err == nil {
 			site, _ := remote.LoadSite(filepath.Join(c.Dirs.Data, role))
 			// %q: the file is the role's own, and a terminal obeys what is printed.

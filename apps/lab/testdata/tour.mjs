@@ -6,9 +6,10 @@ import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { launch } from '../../../test/browser/lib/chromium.mjs'
-import { until } from '../../../test/browser/lib/wait.mjs'
+import { until as wait } from '../../../test/browser/lib/wait.mjs'
 
 const [site, dir, env, builtExtensions] = process.argv.slice(2)
+const until = (what, ask) => wait(what, ask, 90_000)
 const pictures = process.env.PICTURES ?? ''
 const cell = (source, outputs = []) => ({ cell_type: 'code', execution_count: null, id: Math.random().toString(36).slice(2), metadata: {}, outputs, source })
 const notebook = (...cells) => JSON.stringify({ cells, metadata: { kernelspec: { display_name: 'Python 3 (ipykernel)', language: 'python', name: 'python3' } }, nbformat: 4, nbformat_minor: 5 })
@@ -24,13 +25,13 @@ const extensions = new URL('labextensions', import.meta.url).pathname
 
 const browser = await launch()
 const told = [] // what pages that are open have to say when the tour ends badly
-// What JupyterLab says of itself, built by whomever, and where no nbconvert is.
-const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/]
+// What JupyterLab says of itself, built by whomever, and where no nbconvert is; a refused save.
+const known = [/yjs#509/, /\/api\/nbconvert/, /fetchExportFormats/, /notes\.txt\?\d+ .* status of 409/]
 
 // open opens an address and hears everything that goes wrong there.
 async function open(address, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
-  context.setDefaultTimeout(60_000)
+  context.setDefaultTimeout(90_000)
   const seen = { errors: [], hosts: new Set(), bytes: 0, requests: 0 }
   context.on('weberror', (e) => seen.errors.push(String(e.error()?.stack ?? e.error())))
   context.on('console', (m) => { if (m.type() === 'error') seen.errors.push(`${m.location().url} ${m.text()}`) })
@@ -92,11 +93,24 @@ try {
     await close()
   })
 
+  await part('the frame of the portal', async () => {
+    const context = await browser.newContext({ viewport: { width: 1440, height: 900 } })
+    context.setDefaultTimeout(90_000)
+    await context.route(/\/api\/quire(\?|$)/, (route) => route.fulfill({ json: { project: { name: 'engine' } } }))
+    const page = await context.newPage()
+    await page.goto(site + '/frame')
+    const bar = page.frameLocator('iframe').locator('#jp-main-statusbar')
+    const leads = (name) => bar.getByRole('link', { name, exact: true }).getAttribute('href')
+    assert.equal(await leads('engine'), site + '/portal/ada/engine')
+    assert.equal(await leads('Stop'), site + '/portal/ada/engine/sessions')
+    await context.close()
+  })
+
   await part('a notebook', async () => {
     const { page, clean, close } = await open('/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
     await page.locator('.jp-NotebookPanel .jp-Cell').first().waitFor()
     await until('the address names the notebook', () => new URL(page.url()).pathname === '/p/lab/tree/data%20sets/first%20%C3%BCnicode.ipynb')
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'))
     await put(page, 0, '6 * 7')
     await page.locator('.jp-OutputArea-output', { hasText: '42' }).waitFor()
     // Outputs that were just made are trusted: their scripts run, and nothing else does.
@@ -160,6 +174,102 @@ p.show()`)
     await close()
   })
 
+  await part('the same file in two hands', async () => {
+    const file = join(dir, 'shared.ipynb')
+    const both = (a, b) => JSON.stringify({ ...JSON.parse(notebook()), cells: [['a', a], ['b', b]].map(([id, source]) => ({ ...cell(source), id })) })
+    const sources = () => JSON.parse(readFileSync(file, 'utf8')).cells.map((c) => [c.source].flat().join(''))
+    writeFileSync(file, both('first', 'second'))
+    const { page, clean, close } = await open('/p/lab/workspaces/hands/tree/shared.ipynb')
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
+    const write = (i, text) => page.evaluate(([at, source]) => window.jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(source), [i, text])
+    const shown = () => page.evaluate(() => window.jupyterapp.shell.currentWidget.content.widgets.map((w) => w.model.sharedModel.getSource()))
+    const dialog = page.locator('.jp-Dialog')
+    const press = (name) => dialog.getByRole('button', { name, exact: true }).click()
+    // saving starts a save and says how it ends, for a question may come between.
+    const saving = () => page.evaluate(() => window.jupyterapp.shell.currentWidget.context.save().then(() => 'saved', (e) => e.name))
+
+    // Different cells, by the same person: nothing to ask.
+    await write(0, 'mine')
+    writeFileSync(file, both('first', 'theirs'))
+    assert.equal(await saving(), 'saved')
+    assert.deepEqual(sources(), ['mine', 'theirs'])
+    assert.deepEqual(await shown(), ['mine', 'theirs'])
+
+    // The same cell: both are shown, and one is taken.
+    await write(0, 'mine again')
+    writeFileSync(file, both('theirs again', 'theirs'))
+    let end = saving()
+    await dialog.getByText('You changed this notebook at').waitFor()
+    await shot(page, 'lab-conflict')
+    await press('Compare')
+    await dialog.locator('pre', { hasText: 'theirs again' }).waitFor()
+    await press('Back')
+    await press('Merge')
+    await dialog.locator('fieldset').waitFor()
+    await shot(page, 'lab-merge')
+    await dialog.getByLabel('Take').check()
+    await press('Merge')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(sources(), ['theirs again', 'theirs'])
+    assert.deepEqual(await shown(), ['theirs again', 'theirs'])
+
+    // Who cancels has lost nothing on either side.
+    await write(0, 'not yet')
+    writeFileSync(file, both('other', 'theirs'))
+    end = saving()
+    await press('Cancel')
+    assert.equal(await end, 'ModalCancelError')
+    assert.deepEqual([sources(), await shown()], [['other', 'theirs'], ['not yet', 'theirs']])
+    end = saving()
+    await press('Overwrite')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(sources(), ['not yet', 'theirs'])
+
+    // Outputs that came in with a merge are nobody's whom this person trusts, whatever
+    // the cell had before.
+    await put(page, 1, 'from IPython.display import HTML, display\ndisplay(HTML("<i class=own>own</i><script>window.ownRan = 1</script>"))')
+    await page.locator('.own').waitFor()
+    assert.equal(await page.evaluate(() => window.ownRan), 1)
+    await until('the cell has ended', () => page.evaluate(() => window.jupyterapp.shell.currentWidget.content.widgets[1].model.executionState === 'idle'))
+    assert.equal(await saving(), 'saved')
+    const changed = JSON.parse(readFileSync(file, 'utf8'))
+    changed.cells[1].outputs[0].data['text/html'] = '<i class=foreign>foreign</i><script>window.hurt = 5</script>'
+    changed.cells[1].metadata.trusted = true
+    writeFileSync(file, JSON.stringify(changed))
+    await write(0, 'something of mine')
+    assert.equal(await saving(), 'saved')
+    await page.locator('.foreign').waitFor()
+    assert.deepEqual(await page.evaluate(() => [window.hurt, window.jupyterapp.shell.currentWidget.content.widgets[1].model.trusted]), [undefined, false])
+
+    // A question that stands open is not asked again.
+    await write(0, 'asked')
+    writeFileSync(file, both('other', 'other'))
+    end = saving()
+    await dialog.getByText('You changed').waitFor()
+    assert.equal(await saving(), 'ModalDuplicateError')
+    await press('Load theirs')
+    assert.equal(await end, 'saved')
+    assert.deepEqual(await shown(), ['other', 'other'])
+
+    // A text has no cells.
+    writeFileSync(join(dir, 'notes.txt'), 'one\ntwo\n')
+    await run(page, 'docmanager:open', { path: 'notes.txt' })
+    await page.locator('.jp-FileEditor .cm-content').waitFor()
+    await page.evaluate(() => window.jupyterapp.shell.currentWidget.context.ready)
+    await page.evaluate(() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.setSource('one\nmine\n'))
+    writeFileSync(join(dir, 'notes.txt'), 'one\ntheirs\n')
+    end = saving()
+    await dialog.getByText('You changed this file at').waitFor()
+    await press('Compare')
+    await dialog.locator('pre', { hasText: /^theirs$/ }).waitFor()
+    await press('Back')
+    await press('Load theirs')
+    assert.equal(await end, 'saved')
+    assert.equal(await page.evaluate(() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.getSource()), 'one\ntheirs\n')
+    clean()
+    await close()
+  })
+
   await part('settings, terminal, licenses', async () => {
     const { page, clean, close } = await open('/p/lab/')
     await run(page, 'settingeditor:open')
@@ -190,7 +300,7 @@ p.show()`)
     assert.match(complaints, /this plugin always fails/)
     await page.locator('.jp-LauncherCard').first().waitFor()
     await run(page, 'docmanager:open', { path: 'hostile.ipynb' })
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
     await put(page, 0, `from IPython.display import display
 display({'text/x-hello': 'shout'}, raw=True)`)
     await page.locator('.hello-shout', { hasText: 'SHOUT' }).waitFor()
@@ -204,7 +314,7 @@ display({'text/x-hello': 'shout'}, raw=True)`)
     rmSync(join(env, 'share/jupyter/labextensions/hello'), { recursive: true })
     rmSync(join(env, 'share/jupyter/labextensions/missing'), { recursive: true })
     const { page, clean, close } = await open('/p/lab/workspaces/widgets/tree/widgets.ipynb')
-    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'), 60_000)
+    await until('the kernel is idle', () => page.evaluate(() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'))
     await put(page, 0, `from ipykernel.comm import Comm
 from IPython.display import display
 def model(module, name, **state):

@@ -10,6 +10,7 @@ import { routes } from "./address";
 import cells from "./cells";
 import { federated } from "./federation";
 import quire from "./quire";
+import save from "./save";
 
 // Plugins of extensions that are built in, without which those do better.
 const never = new Set([
@@ -53,7 +54,7 @@ async function start(): Promise<void> {
   };
   for (const [name, module] of fetched.plugins) add(name, module);
   for (const [name, module] of extensions) add(name, module);
-  add("quire", { default: [...quire, cells] });
+  add("quire", { default: [...quire, cells, save] });
 
   const mimeExtensions: IRenderMime.IExtensionModule[] = [];
   for (const module of [...fetched.mime, ...mime.map(([, m]) => m)]) {

@@ -55,6 +55,16 @@ function address(to: string | undefined): string {
   }
 }
 
+// managed is the project's page in the portal as the gateway's frame around us has
+// it, which is a page of our own origin; "" where there is no frame.
+function managed(): string {
+  try {
+    return window.parent === window ? "" : window.parent.document.body.dataset["manage"] ?? "";
+  } catch {
+    return ""; // somebody else's frame
+  }
+}
+
 // An Item is one word or link of the status bar, hidden while it says nothing.
 class Item extends Widget {
   constructor() {
@@ -140,6 +150,10 @@ function activate(app: JupyterFrontEnd, shell: ILabShell | null, bar: IStatusBar
     const answer = await ServerConnection.makeRequest(URLExt.join(server.baseUrl, "api/quire"), {}, server);
     if (!answer.ok) return; // the server is asked again; what was shown stays
     status = await answer.json() as Status;
+    // The server lives on a machine that knows nothing of the portal.
+    const portal = managed();
+    if (portal && status.project) status.project.url ||= portal;
+    if (portal) status.stop ||= `${portal}/sessions`;
     show();
   };
   const look = (): void => {
