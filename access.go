@@ -20,17 +20,18 @@ func (a Actor) Known() bool { return a.User != "" || a.System }
 type Verb string
 
 const (
-	See     Verb = "see"     // the page, its team, its state
-	ReadApp Verb = "readapp" // open an app whose permission is "read"
-	Operate Verb = "work"    // open an app whose permission is "write"; start and stop
-	Edit    Verb = "edit"    // summary, description, tags
-	Manage  Verb = "manage"  // team, public switch, delete, restore
-	Stop    Verb = "stop"    // end everybody's sessions
+	See      Verb = "see"     // the page, its team, its state
+	ReadApp  Verb = "readapp" // open an app whose permission is "read"
+	Operate  Verb = "work"    // open an app whose permission is "write"; start and stop
+	Edit     Verb = "edit"    // summary, description, tags
+	Manage   Verb = "manage"  // team, public switch, delete, restore
+	Stop     Verb = "stop"    // end everybody's sessions
+	Relocate Verb = "move"    // to another node
 )
 
 // Can is the only place where rights are decided. role is the actor's role in
 // the project and public the project's switch. Admins manage the site; they do
-// not thereby read people's files: an admin may see, stop and delete.
+// not thereby read people's files: an admin may see, stop, move and delete.
 func Can(a Actor, verb Verb, role Role, public bool) bool {
 	if a.System {
 		return true
@@ -47,7 +48,7 @@ func Can(a Actor, verb Verb, role Role, public bool) bool {
 		return role.AtLeast(RoleEditor)
 	case Stop:
 		return role.AtLeast(RoleEditor) || a.Admin
-	case Manage:
+	case Manage, Relocate:
 		return role.AtLeast(RoleOwner) || a.Admin
 	}
 	return false

@@ -8,20 +8,20 @@ import (
 // The whole table of rights: every role, verb, switch of the project and kind of
 // actor. A new verb without a row fails.
 func TestCan(t *testing.T) {
-	verbs := []Verb{See, ReadApp, Operate, Edit, Manage, Stop}
+	verbs := []Verb{See, ReadApp, Operate, Edit, Manage, Stop, Relocate}
 	roles := []Role{RoleNone, RoleViewer, RoleEditor, RoleOwner}
 	// Letters are the verbs that are allowed, in the order above.
-	const s, r, w, e, m, x = 's', 'r', 'w', 'e', 'm', 'x'
-	letter := map[Verb]rune{See: s, ReadApp: r, Operate: w, Edit: e, Manage: m, Stop: x}
+	const s, r, w, e, m, x, o = 's', 'r', 'w', 'e', 'm', 'x', 'o'
+	letter := map[Verb]rune{See: s, ReadApp: r, Operate: w, Edit: e, Manage: m, Stop: x, Relocate: o}
 	type row struct {
 		public, admin bool
 		may           map[Role]string
 	}
 	person := []row{
-		{false, false, map[Role]string{RoleNone: "", RoleViewer: "sr", RoleEditor: "srwex", RoleOwner: "srwemx"}},
-		{true, false, map[Role]string{RoleNone: "sr", RoleViewer: "sr", RoleEditor: "srwex", RoleOwner: "srwemx"}},
-		{false, true, map[Role]string{RoleNone: "smx", RoleViewer: "srmx", RoleEditor: "srwemx", RoleOwner: "srwemx"}},
-		{true, true, map[Role]string{RoleNone: "srmx", RoleViewer: "srmx", RoleEditor: "srwemx", RoleOwner: "srwemx"}},
+		{false, false, map[Role]string{RoleNone: "", RoleViewer: "sr", RoleEditor: "srwex", RoleOwner: "srwemxo"}},
+		{true, false, map[Role]string{RoleNone: "sr", RoleViewer: "sr", RoleEditor: "srwex", RoleOwner: "srwemxo"}},
+		{false, true, map[Role]string{RoleNone: "smxo", RoleViewer: "srmxo", RoleEditor: "srwemxo", RoleOwner: "srwemxo"}},
+		{true, true, map[Role]string{RoleNone: "srmxo", RoleViewer: "srmxo", RoleEditor: "srwemxo", RoleOwner: "srwemxo"}},
 	}
 	has := func(may string, v Verb) bool {
 		for _, c := range may {
@@ -129,7 +129,7 @@ func TestSentences(t *testing.T) {
 			t.Errorf("%+v: %v seconds", s, got)
 		}
 	}
-	for o, want := range map[OrderType]string{OrderDirectory: "directory", OrderPurge: "purge", OrderAccount: "account", OrderRepair: "repair", OrderTakeOver: "take over", OrderWhy: "why", 0: "unknown", 15: "unknown", 255: "unknown"} {
+	for o, want := range map[OrderType]string{OrderDirectory: "directory", OrderPurge: "purge", OrderAccount: "account", OrderRepair: "repair", OrderTakeOver: "take over", OrderWhy: "why", OrderAside: "aside", OrderUnstage: "unstage", 0: "unknown", 22: "unknown", 255: "unknown"} {
 		if o.String() != want {
 			t.Errorf("order %d is %q", o, o)
 		}

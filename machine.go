@@ -2,6 +2,7 @@ package quire
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -23,10 +24,20 @@ const (
 	OrderRepair      OrderType = 12 // access lists below the project (as each file's owner); Args RepairArgs
 	OrderTakeOver    OrderType = 13 // copy an author's files and put the copies in place (as the user); Args TakeOverArgs
 	OrderWhy         OrderType = 14 // why somebody cannot use a file (as the user); Args WhyArgs
+
+	// Of a move; Args MoveArgs.
+	OrderAside   OrderType = 15 // put the project's directory where only root gets (root)
+	OrderBack    OrderType = 16 // and back (root)
+	OrderSurvey  OrderType = 17 // look at what lies there (as nobody, who may read)
+	OrderSend    OrderType = 18 // the same, and send it (as nobody, who may read)
+	OrderReceive OrderType = 19 // take it in where only root gets (root)
+	OrderPlace   OrderType = 20 // put in place what was received (root)
+	OrderUnstage OrderType = 21 // or remove it (root)
 )
 
 func (t OrderType) String() string {
-	names := [...]string{"", "directory", "skeleton", "clone", "environment", "permissions", "start", "stop", "trash", "restore", "purge", "account", "repair", "take over", "why"}
+	names := [...]string{"", "directory", "skeleton", "clone", "environment", "permissions", "start", "stop", "trash", "restore", "purge", "account", "repair", "take over", "why",
+		"aside", "back", "survey", "send", "receive", "place", "unstage"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
 	}
@@ -169,6 +180,8 @@ type Receipt struct {
 	Log     string `json:"log,omitempty"`  // last lines the work printed
 	UID     uint32 `json:"uid,omitempty"`  // of OrderAccount: the account's
 
+	Survey *Survey `json:"survey,omitempty"` // of OrderSurvey, OrderSend and OrderReceive
+
 	Findings []Finding `json:"findings,omitempty"` // of OrderRepair and OrderTakeOver
 	More     bool      `json:"more,omitempty"`     // of OrderTakeOver: it is not done yet
 }
@@ -203,6 +216,13 @@ type Machine interface {
 	// OrderStart: when the process runs; readiness comes through Watch). Doing
 	// the same order twice is the same as once.
 	Do(ctx context.Context, order []byte) (Receipt, error)
+
+	// Send carries out OrderSurvey or OrderSend: what is sent of a project's files
+	// goes to the writer. It ends when ctx does.
+	Send(ctx context.Context, order []byte, to io.Writer) (Receipt, error)
+
+	// Receive carries out OrderReceive with what another node sends.
+	Receive(ctx context.Context, order []byte, from io.Reader) (Receipt, error)
 
 	// Watch tells the node the feed and hears its sessions until ctx ends or the
 	// link breaks. The first report lists every session the node knows

@@ -11,6 +11,7 @@ const (
 	ProjectStarting ProjectState = "starting"
 	ProjectRunning  ProjectState = "running"
 	ProjectStopping ProjectState = "stopping"
+	ProjectMoving   ProjectState = "moving" // to another node
 	ProjectFailed   ProjectState = "failed"
 	ProjectDeleted  ProjectState = "deleted" // aside on disk, restorable until purged
 )
@@ -55,10 +56,11 @@ const (
 // an act, so that it resumes after a kill at any point.
 type Work struct {
 	ID      WorkID     `json:"id"`
-	Kind    string     `json:"kind"` // start, stop, delete, restore, purge, take-over
+	Kind    string     `json:"kind"` // start, stop, delete, restore, purge, take-over, move
 	Project ProjectID  `json:"project"`
 	By      string     `json:"by"`
 	Author  uint32     `json:"author,omitempty"` // of a take-over: whose files
+	Move    *Move      `json:"move,omitempty"`   // of a move: from where to where
 	State   WorkState  `json:"state"`
 	Error   string     `json:"error,omitempty"`
 	Log     string     `json:"log,omitempty"` // last lines of what failed

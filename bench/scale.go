@@ -33,6 +33,14 @@ type simulated struct{ sessions []quire.SessionReport }
 
 func (s simulated) Do(context.Context, []byte) (quire.Receipt, error) { return quire.Receipt{}, nil }
 
+func (s simulated) Send(context.Context, []byte, io.Writer) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
+
+func (s simulated) Receive(context.Context, []byte, io.Reader) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
+
 func (s simulated) Log(context.Context, quire.SessionID, int) (string, error) { return "", nil }
 
 func (s simulated) Health(context.Context) (quire.NodeHealth, error) {

@@ -54,7 +54,7 @@ func (c *Compute) carryOut(ctx context.Context, o quire.Order, signed []byte) (q
 	}
 	defer unlock()
 	a, err := c.spawner.ask(ctx, ask{Op: "order", Order: signed}, nil)
-	if err == nil && o.Type == quire.OrderPurge {
+	if err == nil && o.Type == quire.OrderPurge && len(o.Args) == 0 { // not only what it left when it moved
 		c.learn(o.Project, []string{})
 	}
 	return quire.Receipt{Already: a.Already, Note: a.Note, Log: a.Log, UID: a.UID, Findings: a.Findings, More: a.More}, err

@@ -32,6 +32,7 @@ type answer struct {
 	Note     string          `json:"note"`
 	Log      string          `json:"log"`
 	UID      uint32          `json:"uid"`
+	Survey   *quire.Survey   `json:"survey"`
 	Findings []quire.Finding `json:"findings"`
 	More     bool            `json:"more"`
 	PID      int             `json:"pid"`

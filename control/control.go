@@ -61,6 +61,7 @@ type Control struct {
 	Logins   *Logins
 	Projects *Projects
 	Team     *Team
+	Moves    *Moves
 	Sessions *Sessions
 	Site     *Site
 	Rotation *Rotation
@@ -107,6 +108,7 @@ func New(cfg Config) (*Control, error) {
 	ctl.Users, ctl.Logins, ctl.Projects = &Users{c}, &Logins{c}, &Projects{c}
 	ctl.Team, ctl.Sessions, ctl.Site, ctl.Events = &Team{c}, &Sessions{c}, &Site{c}, &Events{c}
 	ctl.Rotation = &Rotation{c}
+	ctl.Moves = &Moves{c}
 	return ctl, nil
 }
 

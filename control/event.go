@@ -53,3 +53,16 @@ func (e *Events) Mine(ctx context.Context, by quire.Actor, before int64, n int) 
 	})
 	return es, err
 }
+
+// OfMachines lists what happened to gateways and nodes, for administrators.
+func (e *Events) OfMachines(ctx context.Context, by quire.Actor, before int64, n int) (es []quire.Event, err error) {
+	if err := needAdmin(by); err != nil {
+		return nil, err
+	}
+	before, n = page(before, n)
+	err = e.c.read(ctx, func(tx *store.Tx) error {
+		es, err = tx.MachineEvents(before, n)
+		return err
+	})
+	return es, err
+}

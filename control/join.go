@@ -486,7 +486,7 @@ func (s *Site) Remove(ctx context.Context, by quire.Actor, id quire.NodeID) erro
 				return "", err
 			}
 			if on > 0 {
-				return "", quire.Conflict("", "The resource "+n.Name+" still holds projects ("+strconv.Itoa(on)+", with deleted ones that can be restored). Delete them first.")
+				return "", quire.Conflict("", "The resource "+n.Name+" still holds projects ("+strconv.Itoa(on)+", with deleted ones that can be restored). Move or delete them first.")
 			}
 		}
 		if name == "" {

@@ -71,8 +71,11 @@ const (
 	maxJoins  = 32 // that a gateway may pass on in one report
 )
 
-// refresh opens a link for every record that has none.
+// refresh opens a link for every record that has none. One at a time: what was read
+// before must not undo what was read later.
 func (r *reconciler) refresh() {
+	r.refreshing.Lock()
+	defer r.refreshing.Unlock()
 	var dcs []quire.DataCenter
 	var nodes []quire.Node
 	var age int64
@@ -217,7 +220,8 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 			defer l.ended()
 			return l.machine.Watch(ctx, down, func(rep quire.NodeReport) {
 				l.mu.Lock()
-				fresh := !l.up || l.done != rep.Seq
+				came := !l.up
+				fresh := came || l.done != rep.Seq
 				l.done = rep.Seq
 				l.up, l.reason = true, ""
 				if rep.Health != nil {
@@ -228,6 +232,9 @@ func (r *reconciler) linkNode(dc quire.DataCenter, n quire.Node) {
 				l.mu.Unlock()
 				if fresh {
 					r.c.hub.changed("")
+				}
+				if came {
+					r.start(r.leftovers)
 				}
 				for _, p := range changed {
 					r.c.hub.changed(p)

@@ -16,7 +16,8 @@ import (
 // books instead of files and processes, and can be told to fail, to hang, to be
 // away or to lie. The real one is compute.Compute, tested there.
 type machine struct {
-	s *site
+	s  *site
+	id quire.NodeID
 
 	mu       sync.Mutex
 	away     bool
@@ -28,13 +29,16 @@ type machine struct {
 	dirs     map[quire.ProjectID]string
 	made     map[string]bool
 	sessions map[quire.SessionID]*quire.SessionReport
+	storage  quire.Storage
+	stranger bool // a file of the project belongs to somebody unknown
+	lies     bool // its copy is another
 	silent   bool // sessions start, but never say that they are ready
 	before   func(context.Context, quire.Order) error
 	after    func(context.Context, quire.Order) error
 }
 
 func newMachine(s *site) *machine {
-	return &machine{s: s, outs: map[chan quire.NodeReport]chan struct{}{}, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
+	return &machine{s: s, id: s.record.ID, outs: map[chan quire.NodeReport]chan struct{}{}, acts: map[string]int{}, dirs: map[quire.ProjectID]string{}, made: map[string]bool{}, sessions: map[quire.SessionID]*quire.SessionReport{}}
 }
 
 func (m *machine) apps() []quire.App {
@@ -60,7 +64,7 @@ func (m *machine) Health(context.Context) (quire.NodeHealth, error) {
 	if m.away {
 		return quire.NodeHealth{}, errAway()
 	}
-	return quire.NodeHealth{Apps: m.apps(), Others: m.others(), Messages: []string{"a secret of the house"}}, nil
+	return quire.NodeHealth{Apps: m.apps(), Others: m.others(), Storage: m.storage, Messages: []string{"a secret of the house"}}, nil
 }
 
 func (m *machine) Log(_ context.Context, id quire.SessionID, n int) (string, error) {
@@ -68,7 +72,7 @@ func (m *machine) Log(_ context.Context, id quire.SessionID, n int) (string, err
 }
 
 func (m *machine) Do(ctx context.Context, order []byte) (quire.Receipt, error) {
-	o, err := m.s.verify.Order(order, m.s.record.ID, m.s.clock.now())
+	o, err := m.s.verify.Order(order, m.id, m.s.clock.now())
 	if err != nil {
 		return quire.Receipt{}, quire.Forbidden(err.Error())
 	}
@@ -116,7 +120,28 @@ func (m *machine) act(o quire.Order) (quire.Receipt, error) {
 	switch o.Type {
 	case quire.OrderDirectory:
 		return move("", "there")
+	case quire.OrderAside:
+		if m.dirs[o.Project] == "" {
+			return quire.Receipt{}, quire.NotFound("project directory")
+		}
+		return move("there", "out")
+	case quire.OrderBack:
+		if m.dirs[o.Project] != "out" {
+			return did(false)
+		}
+		return move("out", "there")
+	case quire.OrderPlace:
+		return move("in", "there")
+	case quire.OrderUnstage:
+		if m.dirs[o.Project] == "in" {
+			m.dirs[o.Project] = ""
+		}
+		return did(true)
 	case quire.OrderTrash:
+		var args quire.MoveArgs
+		if json.Unmarshal(o.Args, &args) == nil && args.Aside {
+			return move("out", "aside")
+		}
 		if m.dirs[o.Project] == "" { // never started
 			return did(false)
 		}
@@ -127,6 +152,10 @@ func (m *machine) act(o quire.Order) (quire.Receipt, error) {
 		}
 		return move("aside", "there")
 	case quire.OrderPurge:
+		var args quire.MoveArgs
+		if json.Unmarshal(o.Args, &args) == nil && args.Aside && m.dirs[o.Project] != "aside" {
+			return did(false)
+		}
 		_, had := m.dirs[o.Project]
 		delete(m.dirs, o.Project)
 		return did(had)
@@ -192,7 +221,7 @@ func (m *machine) Watch(ctx context.Context, down <-chan quire.Feed, up func(qui
 	out, cut := make(chan quire.NodeReport, 10_000), make(chan struct{})
 	m.outs[out] = cut
 	m.links++
-	full := quire.NodeReport{Full: true, Health: &quire.NodeHealth{Apps: m.apps(), Others: m.others(), Messages: []string{"a secret of the house"}}}
+	full := quire.NodeReport{Full: true, Health: &quire.NodeHealth{Apps: m.apps(), Others: m.others(), Storage: m.storage, Messages: []string{"a secret of the house"}}}
 	for _, sr := range m.sessions {
 		if sr.State.Live() {
 			full.Sessions = append(full.Sessions, *sr)

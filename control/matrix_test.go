@@ -94,6 +94,10 @@ func rows() []row {
 		{"Projects.Delete", func(c *cell) error { return c.Projects.Delete(bg(), c.by, c.project.ID, c.project.Name) }, "unff..", "ufff.."},
 		{"Projects.Restore", func(c *cell) error { return c.Projects.Restore(bg(), c.by, c.deleted.ID) }, "unnn..", "unnn.."},
 
+		{"Moves.Targets", func(c *cell) error { _, err := c.Moves.Targets(bg(), c.by, c.project.ID); return err }, "unff..", "ufff.."},
+		{"Moves.Begin", func(c *cell) error { return c.Moves.Begin(bg(), c.by, c.project.ID, "", "") }, "unffii", "ufffii"}, // there is no other node
+		{"Moves.Cancel", func(c *cell) error { return c.Moves.Cancel(bg(), c.by, c.project.ID) }, "unffcc", "ufffcc"},
+
 		{"Team.List", func(c *cell) error { _, err := c.Team.List(bg(), c.by, c.project.ID); return err }, "un....", "u....."},
 		{"Team.Disk", func(c *cell) error { _, err := c.Team.Disk(bg(), c.by, c.project.ID); return err }, "un....", "u....."},
 		{"Team.Check", func(c *cell) error { _, err := c.Team.Check(bg(), c.by, c.project.ID); return err }, "unfccc", "uffccc"},
@@ -161,6 +165,7 @@ func rows() []row {
 		{"Site.Watch the project", func(c *cell) error { _, err := c.Site.Watch(c.t.Context(), c.by, c.project.ID); return err }, "un....", "u....."},
 
 		{"Events.OfProject", func(c *cell) error { _, err := c.Events.OfProject(bg(), c.by, c.project.ID, 0, 9); return err }, "un....", "uf...."},
+		{"Events.OfMachines", func(c *cell) error { _, err := c.Events.OfMachines(bg(), c.by, 0, 10); return err }, "uffff.", ""},
 		{"Events.Mine", func(c *cell) error { _, err := c.Events.Mine(bg(), c.by, 0, 9); return err }, "u.....", ""},
 	}
 }

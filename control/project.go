@@ -287,6 +287,8 @@ func (c *core) ensureRunning(tx *txn, by quire.Actor, p quire.Project) error {
 		return nil
 	case quire.ProjectStopping:
 		return quire.Conflict("", "The project is being stopped. Start it again in a moment.")
+	case quire.ProjectMoving:
+		return quire.Conflict("", "The project is being moved to another node. Start it when it is there.")
 	case quire.ProjectFailed:
 		return quire.Conflict("", "The project could not start: "+p.Reason+" Reset it first.")
 	}

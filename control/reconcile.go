@@ -22,23 +22,25 @@ type reconciler struct {
 	c     *core
 	inbox *inbox
 
-	mu       sync.Mutex
-	ctx      context.Context // nil until run
-	wg       sync.WaitGroup
-	works    context.Context // of the works; nil while another process does them
-	working  sync.WaitGroup
-	busy     map[string]bool // key → look again
-	nodes    map[quire.NodeID]*nodeLink
-	gateways map[quire.DataCenterID]*gatewayLink
-	peers    map[quire.NodeID]quire.Peer // of all gateways and nodes there are
-	renewed  map[quire.NodeID]time.Time  // when they were sent a certificate
-	shown    map[quire.NodeID]shownKey   // what gateways and nodes have said of their keys
-	taking   string                      // fingerprint of the authority that takes over, as feedNow saw it
-	targets  []string                    // where browsers may be sent
-	accounts map[accountKey]bool         // that a node has said to have
-	repairs  chan struct{}               // a place for each repair that may run
-	routing  sync.Mutex                  // from reading a route to queueing it, so that the newest is the last
-	feed     struct {
+	mu         sync.Mutex
+	ctx        context.Context // nil until run
+	wg         sync.WaitGroup
+	works      context.Context // of the works; nil while another process does them
+	working    sync.WaitGroup
+	busy       map[string]bool // key → look again
+	nodes      map[quire.NodeID]*nodeLink
+	gateways   map[quire.DataCenterID]*gatewayLink
+	peers      map[quire.NodeID]quire.Peer // of all gateways and nodes there are
+	renewed    map[quire.NodeID]time.Time  // when they were sent a certificate
+	shown      map[quire.NodeID]shownKey   // what gateways and nodes have said of their keys
+	taking     string                      // fingerprint of the authority that takes over, as feedNow saw it
+	targets    []string                    // where browsers may be sent
+	accounts   map[accountKey]bool         // that a node has said to have
+	repairs    chan struct{}               // a place for each repair that may run
+	seen       map[quire.NodeID]seen       // notice.go; of whoever does the works
+	refreshing sync.Mutex
+	routing    sync.Mutex // from reading a route to queueing it, so that the newest is the last
+	feed       struct {
 		seq    int64
 		recent []quire.Revocation
 	}
@@ -48,7 +50,7 @@ func newReconciler(c *core) *reconciler {
 	return &reconciler{
 		c: c, inbox: newInbox(), busy: map[string]bool{}, nodes: map[quire.NodeID]*nodeLink{}, gateways: map[quire.DataCenterID]*gatewayLink{},
 		peers: map[quire.NodeID]quire.Peer{}, renewed: map[quire.NodeID]time.Time{}, shown: map[quire.NodeID]shownKey{}, targets: []string{c.Origins.FormTargets()},
-		accounts: map[accountKey]bool{}, repairs: make(chan struct{}, repairsAtOnce),
+		accounts: map[accountKey]bool{}, seen: map[quire.NodeID]seen{}, repairs: make(chan struct{}, repairsAtOnce),
 	}
 }
 
@@ -125,11 +127,15 @@ func (r *reconciler) lead(ctx context.Context) {
 	r.tidy()
 	hourly := time.NewTicker(time.Hour)
 	defer hourly.Stop()
+	look := time.NewTicker(beat)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			r.c.Log.Info("this process does no works any more")
 			return
+		case <-look.C:
+			r.notice(ctx)
 		case <-hourly.C:
 			r.tidy()
 		}
@@ -249,6 +255,7 @@ func (r *reconciler) tidy() {
 	if err != nil {
 		r.c.Log.Error("cannot tidy", "err", err)
 	}
+	r.leftovers(ctx)
 }
 
 // session looks at a session's row and orders what is missing.
@@ -301,7 +308,7 @@ func (r *reconciler) settleSession(ctx context.Context, id quire.SessionID) (aga
 	switch s.State {
 	case quire.SessionStarting:
 		switch {
-		case p.State == quire.ProjectStarting, p.State == quire.ProjectStopping:
+		case p.State == quire.ProjectStarting, p.State == quire.ProjectStopping, p.State == quire.ProjectMoving:
 			return false // the start looks again, the stop ends it
 		case p.State == quire.ProjectRunning, visit && p.Deleted == nil: // reading needs no running project
 			err = r.orderStart(ctx, p, s, label)

@@ -445,6 +445,9 @@ func (s *Sessions) Timeline(ctx context.Context, by quire.Actor, id quire.Projec
 		if w, err = tx.LatestWork(id); w != nil && !insider(by, p) {
 			w.Log = ""
 		}
+		if w != nil && w.Move != nil { // whose files there are is for those who may ask
+			w.Move.Survey, w.Move.People, w.Move.Named = nil, nil, nil
+		}
 		return err
 	})
 	return w, err

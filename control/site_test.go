@@ -36,6 +36,7 @@ type site struct {
 	dc        quire.DataCenter
 	record    quire.Node
 	node      *machine
+	other     *machine // a second one, if there is
 	gate      *door
 	grace     time.Duration
 	keep      time.Duration
@@ -79,8 +80,14 @@ func (c *clock) reset() {
 
 type fleet struct{ s *site }
 
-func (f fleet) Machine(quire.DataCenter, quire.Node) quire.Machine { return f.s.node }
-func (f fleet) Gateway(quire.DataCenter) quire.Gateway             { return f.s.gate }
+func (f fleet) Machine(_ quire.DataCenter, n quire.Node) quire.Machine {
+	if f.s.other != nil && n.ID == f.s.other.id {
+		return f.s.other
+	}
+	return f.s.node
+}
+
+func (f fleet) Gateway(quire.DataCenter) quire.Gateway { return f.s.gate }
 
 var phc = sync.OnceValues(func() (string, error) { return login.NewHasher().Hash(context.Background(), password) })
 

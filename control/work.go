@@ -55,6 +55,8 @@ func (r *reconciler) plan(kind string, p quire.Project) []step {
 			{"account", "Looking for the owner's account", account},
 			{"files", "Copying the author's files", takeFiles},
 		}
+	case "move":
+		return movePlan()
 	case "purge":
 		return []step{{"directory", "Deleting the files", order(quire.OrderPurge, nil)}}
 	}
@@ -74,6 +76,8 @@ func ends(kind string) (during, done, failed quire.ProjectState) {
 		return quire.ProjectDeleted, quire.ProjectStopped, quire.ProjectDeleted
 	case "take-over":
 		return quire.ProjectStopped, quire.ProjectStopped, quire.ProjectStopped
+	case "move":
+		return quire.ProjectMoving, quire.ProjectStopped, quire.ProjectStopped
 	}
 	return quire.ProjectDeleted, quire.ProjectDeleted, quire.ProjectDeleted
 }
@@ -182,8 +186,11 @@ func quiet(ctx context.Context, j *job) (quire.Receipt, error) {
 			return err
 		}
 		did := "stopped"
-		if j.work.Kind == "delete" {
+		switch j.work.Kind {
+		case "delete":
 			did = "deleted"
+		case "move":
+			did = "moved"
 		}
 		return j.r.c.stopSessions(tx, live, j.work.By+", who "+did+" the project")
 	}); err != nil {
@@ -234,8 +241,12 @@ func (c *core) begin(tx *txn, by quire.Actor, p quire.Project, kind string) erro
 
 // beginFor is begin for a work about an author's files.
 func (c *core) beginFor(tx *txn, by quire.Actor, p quire.Project, kind string, author uint32) error {
-	w := quire.Work{ID: quire.NewWorkID(), Kind: kind, Project: p.ID, By: by.Name, Author: author, State: quire.WorkRunning, Created: tx.Now}
-	for _, s := range c.loop.plan(kind, p) {
+	return c.beginWork(tx, by, p, quire.Work{Kind: kind, Author: author})
+}
+
+func (c *core) beginWork(tx *txn, by quire.Actor, p quire.Project, w quire.Work) error {
+	w.ID, w.Project, w.By, w.State, w.Created = quire.NewWorkID(), p.ID, by.Name, quire.WorkRunning, tx.Now
+	for _, s := range c.loop.plan(w.Kind, p) {
 		w.Steps = append(w.Steps, quire.Step{Name: s.name, State: quire.WorkWaiting})
 	}
 	err := tx.AddWork(w, by.User)
@@ -245,39 +256,48 @@ func (c *core) beginFor(tx *txn, by quire.Actor, p quire.Project, kind string, a
 	if err != nil {
 		return err
 	}
-	during, _, _ := ends(kind)
+	during, _, _ := ends(w.Kind)
 	if err := tx.SetProjectState(p.ID, during, ""); err != nil {
 		return err
 	}
 	tx.touch(p.ID)
 	tx.wake(wakeProject, string(p.ID))
-	return tx.event("project."+kind, p.ID, p.Name)
+	detail := p.Name
+	if w.Move != nil {
+		detail += " to " + w.Move.ToName
+	}
+	return tx.event("project."+w.Kind, p.ID, detail)
 }
 
 // project takes up the project's open work, if it has one.
 func (r *reconciler) project(id quire.ProjectID) {
 	r.once("project "+string(id), func(ctx context.Context) {
-		var w *quire.Work
-		var p quire.Project
-		var actor quire.UserID
-		err := r.c.read(ctx, func(tx *store.Tx) (err error) {
-			if w, err = tx.OpenWork(id); err != nil || w == nil {
-				return err
-			}
-			if actor, err = tx.WorkActor(w.ID); err != nil {
-				return err
-			}
-			p, err = tx.Project("", id)
-			return err
-		})
-		if err != nil {
-			r.c.Log.Error("cannot read a work", "project", id, "err", err)
-			return
-		}
-		if w != nil {
-			(&job{r: r, work: *w, p: p, actor: actor}).run(ctx)
-		}
+		r.workOn(ctx, id)
+		r.clearUp(ctx, id)
 	})
+}
+
+func (r *reconciler) workOn(ctx context.Context, id quire.ProjectID) {
+	var w *quire.Work
+	var p quire.Project
+	var actor quire.UserID
+	err := r.c.read(ctx, func(tx *store.Tx) (err error) {
+		if w, err = tx.OpenWork(id); err != nil || w == nil {
+			return err
+		}
+		if actor, err = tx.WorkActor(w.ID); err != nil {
+			return err
+		}
+		p, err = tx.Project("", id)
+		return err
+	})
+	if err != nil {
+		r.c.Log.Error("cannot read a work", "project", id, "err", err)
+		return
+	}
+	if w != nil {
+		(&job{r: r, work: *w, p: p, actor: actor}).run(ctx)
+	}
 }
 
 // run does the steps that are left. When ctx ends it stops without a word: the
@@ -291,6 +311,10 @@ func (j *job) run(ctx context.Context) {
 		}
 		if j.work.Steps[i].State == quire.WorkDone {
 			continue
+		}
+		if j.work.Error != "" { // it had failed, and was being undone
+			j.finish(ctx, i, quire.Receipt{}, quire.Failed(j.work.Error, nil))
+			return
 		}
 		j.begins(ctx, i)
 		rec, err := j.patiently(ctx, i, s)
@@ -373,6 +397,11 @@ func (j *job) patiently(ctx context.Context, i int, s step) (rec quire.Receipt, 
 // sessions that waited for it.
 func (j *job) finish(ctx context.Context, i int, rec quire.Receipt, failure error) {
 	_, done, failed := ends(j.work.Kind)
+	if move := j.work.Move; move != nil && !move.Switched && failure != nil {
+		if failure = j.unmove(ctx, failure); ctx.Err() != nil {
+			return
+		}
+	}
 	err := j.r.c.write(ctx, quireItself, func(tx *txn) error {
 		j.work.State, j.work.Ended = quire.WorkDone, &tx.Now
 		state, reason := done, ""
@@ -412,7 +441,14 @@ func (j *job) finish(ctx context.Context, i int, rec quire.Receipt, failure erro
 				return err
 			}
 		}
-		return tx.SetProjectState(j.p.ID, state, reason)
+		if err := tx.SetProjectState(j.p.ID, state, reason); err != nil || j.work.Move == nil || !j.work.Move.Start {
+			return err
+		}
+		p, err := tx.Project("", j.p.ID) // it ran before, so it runs again
+		if err != nil {
+			return err
+		}
+		return j.r.c.begin(tx, quire.Actor{User: j.actor, Name: j.work.By}, p, "start")
 	})
 	if err == nil && failure == nil {
 		switch j.work.Kind {

@@ -73,6 +73,12 @@ func (n *node) Watch(ctx context.Context, _ <-chan quire.Feed, _ func(quire.Node
 	return nil
 }
 func (n *node) Health(context.Context) (quire.NodeHealth, error) { return quire.NodeHealth{}, nil }
+func (n *node) Send(context.Context, []byte, io.Writer) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
+func (n *node) Receive(context.Context, []byte, io.Reader) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
 func (n *node) Log(context.Context, quire.SessionID, int) (string, error) {
 	return "", nil
 }

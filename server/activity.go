@@ -23,6 +23,7 @@ type eventView struct {
 var eventWords = map[string]string{
 	"project.create": "made this project", "project.update": "changed the project’s words or visibility", "project.start": "started the project",
 	"project.stop": "stopped the project", "project.reset": "cleared the error", "project.delete": "deleted the project", "project.restore": "restored the project",
+	"project.move": "moves the project:", "project.moved": "moved the project", "project.move.cancel": "cancelled the move", "project.move.failed": "could not move the project:",
 	"project.running": "the project is running", "project.failed": "the project could not start", "project.purge": "removed the project for good",
 	"session.start": "opened", "session.stop": "stopped", "session.failed": "could not open", "session.ended": "ended",
 	"team.set": "changed the team:", "team.remove": "removed from the team:", "star": "starred the project",
@@ -30,6 +31,8 @@ var eventWords = map[string]string{
 	"logout": "signed out", "logout.all": "signed out everywhere", "password.change": "changed the password",
 	"user.create": "made the account", "user.update": "changed the account", "setup.link": "made a set-up link",
 	"join.token": "made a join token:", "join.revoke": "ended a join token", "join.gateway": "joined as a gateway:", "join.compute": "joined as a compute node:",
+	"node.away": "does not hear from the compute node", "node.back": "hears again from the compute node",
+	"gateway.away": "does not hear from the gateway of", "gateway.back": "hears again from the gateway of",
 	"node.change": "changed the resource", "data-center.change": "changed the data center", "site.remove": "removed from the installation:", "authority.rotate": "began a change to the new authority", "authority.renewed": "has a certificate of the new authority:", "authority.finish": "dropped the old authority:", "peer.cloned": "a key is on two machines, which were cut off:",
 }
 
@@ -111,4 +114,17 @@ func apiProjectEvents(c *call, in projectEventsIn) ([]quire.Event, error) {
 
 func apiEvents(c *call, in eventsIn) ([]quire.Event, error) {
 	return c.s.control.Events.Mine(c.ctx(), c.by, in.Before, in.limit())
+}
+
+// machinesLogGet is what happened to gateways and nodes.
+func machinesLogGet(c *call, in eventsIn) (answer, error) {
+	es, err := c.s.control.Events.OfMachines(c.ctx(), c.by, in.Before, eventsPerPage)
+	if err != nil {
+		return answer{}, err
+	}
+	return show("admin", "What happened to machines", adminView{Token: c.token, Menu: "log", Events: eventViews(es), Older: older(es, eventsPerPage)}), nil
+}
+
+func apiMachineEvents(c *call, in eventsIn) ([]quire.Event, error) {
+	return c.s.control.Events.OfMachines(c.ctx(), c.by, in.Before, in.limit())
 }

@@ -11,12 +11,14 @@ import (
 
 type adminView struct {
 	Token   string
-	Menu    string // "overview", "users"
+	Menu    string // "overview", "users", "log"
 	Version string
 	Portal  string
 	Probe   probe
 	Plain   string // what people reach in the clear; "" = nothing
 	Centers []centerView
+	Events  []eventView
+	Older   int64
 	Users   []quire.User
 	Me      quire.UserID
 	Form    newUserIn

@@ -46,6 +46,7 @@ var notices = map[string]string{
 	"role":        "The role is changed.",
 	"deleted":     "The project is deleted. You can restore it from here.",
 	"restored":    "The project is restored.",
+	"moves":       "The project is being moved. This page shows how far it is.",
 	"stopping":    "The session is being stopped.",
 	"published":   "Everybody on this site can see the project now.",
 	"private":     "Only the team can see the project now.",
@@ -177,6 +178,8 @@ func stateOf(v any) state {
 		return state{"●", "up", "good"}
 	case "starting":
 		return state{"◐", "starting", "busy"}
+	case "moving":
+		return state{"◐", "moving", "busy"}
 	case "stopping":
 		return state{"◐", "stopping", "busy"}
 	case "working":

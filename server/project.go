@@ -30,13 +30,14 @@ type projectHead struct {
 	CanManage bool
 	CanWork   bool
 	CanStop   bool
+	CanMove   bool
 	Member    bool
 }
 
 func head(by quire.Actor, p quire.Project, token, tab string) projectHead {
 	can := func(v quire.Verb) bool { return quire.Can(by, v, p.Role, p.Public) }
 	return projectHead{Project: p, Path: p.Path(), Token: token, Tab: tab,
-		CanEdit: can(quire.Edit), CanManage: can(quire.Manage), CanWork: can(quire.Operate), CanStop: can(quire.Stop),
+		CanEdit: can(quire.Edit), CanManage: can(quire.Manage), CanWork: can(quire.Operate), CanStop: can(quire.Stop), CanMove: can(quire.Relocate),
 		Member: p.Role.AtLeast(quire.RoleViewer)}
 }
 
@@ -63,6 +64,7 @@ type timelineView struct {
 	Log   string
 	Total string
 	Open  bool // show the steps: it runs or failed
+	Moves bool // it is a move that can still be cancelled
 }
 
 type stepView struct {
@@ -184,6 +186,8 @@ func newAppView(by quire.Actor, a control.AppState, p quire.Project, titles map[
 		v.Why = "Needs the role " + string(a.App.MinRole()) + "."
 	case p.State == quire.ProjectFailed:
 		v.Allowed, v.Why = false, "Reset the project first."
+	case p.State == quire.ProjectMoving:
+		v.Allowed, v.Why = false, "The project is being moved."
 	case p.State == quire.ProjectStopping:
 		v.Allowed, v.Why = false, "The project is being stopped."
 	}
@@ -229,6 +233,8 @@ func stateSentence(p quire.Project, running int, canWork bool) string {
 		return "Prepared and open, with " + count(running, "session") + "."
 	case quire.ProjectStopping:
 		return "Everybody's sessions are being ended."
+	case quire.ProjectMoving:
+		return "It is being moved to another node. You can leave this page; it goes on without you."
 	case quire.ProjectFailed:
 		return "There was an error starting this project. " + sentence(p.Reason)
 	case quire.ProjectDeleted:
@@ -258,10 +264,12 @@ var stepNames = map[string]string{
 	"start/directory": "Project directory", "start/skeleton": "Files to begin with", "start/clone": "Copy from git", "start/environment": "Environment “default”",
 	"start/permissions": "Permissions of the team", "start/app": "App", "stop/sessions": "End everybody’s sessions", "delete/sessions": "End everybody’s sessions",
 	"delete/directory": "Put the directory aside", "restore/directory": "Bring the directory back", "purge/directory": "Delete the files",
+	"move/sessions": "End everybody’s sessions", "move/aside": "Close the directory", "move/look": "Count the files", "move/accounts": "Accounts on the other node", "move/copy": "Copy the files",
+	"move/verify": "Compare the copy with the original", "move/place": "Put the copy in place", "move/switch": "Switch over", "move/permissions": "Permissions of the team", "move/old": "Put the old directory away",
 	"take-over/account": "The owner’s account", "take-over/files": "Copy the files and put the copies in place",
 }
 
-var workTitles = map[string]string{"start": "Start", "stop": "Stop", "delete": "Delete", "restore": "Restore", "purge": "Remove", "take-over": "Take over"}
+var workTitles = map[string]string{"start": "Start", "stop": "Stop", "delete": "Delete", "restore": "Restore", "purge": "Remove", "take-over": "Take over", "move": "Move"}
 
 // newTimeline shows a work, nil for none.
 func newTimeline(w *quire.Work, now time.Time) *timelineView {
@@ -269,7 +277,10 @@ func newTimeline(w *quire.Work, now time.Time) *timelineView {
 		return nil
 	}
 	t := &timelineView{Title: w.Kind, State: w.State, Error: sentence(w.Error), Log: w.Log, Open: w.State != quire.WorkDone}
-	if name := workTitles[w.Kind]; name != "" {
+	t.Moves = w.Move != nil && !w.Move.Switched && w.Ended == nil && w.Error == ""
+	if w.Move != nil && w.Error == "" {
+		t.Title = "Move to " + w.Move.ToName
+	} else if name := workTitles[w.Kind]; name != "" {
 		t.Title = name
 	}
 	end := now

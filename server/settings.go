@@ -22,6 +22,7 @@ type settingsView struct {
 	Node       *quire.Node
 	Live       []string // whose sessions a stop or delete ends
 	Disk       *diskView
+	Targets    []control.Target // where it could move to
 }
 
 func (c *call) settingsPage(p quire.Project, menu string, f settingsForm) (answer, error) {
@@ -48,6 +49,11 @@ func (c *call) settingsPage(p quire.Project, menu string, f settingsForm) (answe
 	}
 	if menu == "info" {
 		if err := c.whereabouts(&v, p); err != nil {
+			return answer{}, err
+		}
+	}
+	if menu == "admin" && v.CanMove {
+		if v.Targets, err = c.s.control.Moves.Targets(c.ctx(), c.by, p.ID); err != nil {
 			return answer{}, err
 		}
 	}

@@ -399,6 +399,14 @@ func (n *fakeNode) Do(_ context.Context, b []byte) (quire.Receipt, error) {
 	return quire.Receipt{Note: "done by the test"}, nil
 }
 
+func (n *fakeNode) Send(context.Context, []byte, io.Writer) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
+
+func (n *fakeNode) Receive(context.Context, []byte, io.Reader) (quire.Receipt, error) {
+	return quire.Receipt{}, quire.NotFound("project directory")
+}
+
 func (n *fakeNode) tell(r quire.SessionReport) {
 	n.sessions[r.ID] = r
 	n.changed = append(n.changed, r)

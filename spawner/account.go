@@ -47,6 +47,10 @@ type Accounts interface {
 	// Give makes the open file the account's, with the group.
 	Give(fd int, uid, gid uint32) error
 
+	// Reader is as whom everything in a project that moves is read, whoever it
+	// belongs to: nobody, with the right to, or the one account there is.
+	Reader(owner Account) Account
+
 	// Untouched says whose files are never changed: the system's, and those of
 	// accounts that nobody may work as.
 	Untouched(ctx context.Context) func(uid uint32) bool
@@ -102,6 +106,10 @@ func (s *separate) mode() launch.Mode { return launch.Separate }
 
 func (s *separate) Give(fd int, uid, gid uint32) error {
 	return unix.Fchown(fd, int(uid), int(gid))
+}
+
+func (s *separate) Reader(Account) Account {
+	return Account{Name: "nobody", UID: nobody, GID: nobody, Private: true}
 }
 
 func (s *separate) Find(ctx context.Context, name string, uid uint32) (Account, error) {
@@ -352,6 +360,8 @@ func (s single) Name() string                   { return "single" }
 func (s single) Keeper() uint32                 { return s.self.UID }
 func (s single) mode() launch.Mode              { return launch.Single }
 func (s single) Give(int, uint32, uint32) error { return nil }
+
+func (s single) Reader(owner Account) Account { return owner }
 
 func (s single) Untouched(context.Context) func(uint32) bool {
 	return func(uint32) bool { return false }

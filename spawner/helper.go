@@ -95,9 +95,15 @@ func (s *Spawner) helper(ctx context.Context, o quire.Order, a Account, args, en
 	return answer{Already: r.Already, Note: r.Note, Log: r.Log, Findings: r.Findings, More: r.More, owners: r.Owners}, nil
 }
 
-// asUser runs "quire helper ARGS" as the account, in a group of its own, and
-// returns its exit code and output.
+// asUser runs "quire helper ARGS" as the account.
 func (s *Spawner) asUser(ctx context.Context, id string, a Account, tmp string, args, env []string) (int, []byte, error) {
+	argv := append([]string{s.c.Self, "helper"}, args...)
+	return s.toEnd(ctx, id, a, launch.Command{Spec: launch.Spec{Argv: argv, Tmp: tmp}}, env)
+}
+
+// toEnd runs a command in a group of its own until it ends, and returns its exit
+// code and output.
+func (s *Spawner) toEnd(ctx context.Context, id string, a Account, c launch.Command, env []string) (int, []byte, error) {
 	g, err := s.c.Limits.Make(id, s.c.Default)
 	if err != nil {
 		return 0, nil, &launch.StepError{Step: "control groups", Reason: err.Error()}
@@ -112,8 +118,8 @@ func (s *Spawner) asUser(ctx context.Context, id string, a Account, tmp string, 
 		return 0, nil, err
 	}
 	defer r.Close()
-	argv := append([]string{s.c.Self, "helper"}, args...)
-	p, err := s.launch(ctx, g, launch.Command{Output: w, Spec: launch.Spec{Argv: argv, Tmp: tmp}}, a, id, env)
+	c.Output = w
+	p, err := s.launch(ctx, g, c, a, id, env)
 	w.Close()
 	if err != nil {
 		return 0, nil, err
@@ -147,6 +153,10 @@ func (s *Spawner) asUser(ctx context.Context, id string, a Account, tmp string, 
 // purge empties a project that was renamed aside as its owner, and removes the
 // empty directory as us.
 func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (answer, error) {
+	var args quire.MoveArgs
+	if err := unmarshal(o.Args, &args); err != nil {
+		return answer{}, err
+	}
 	defer s.lock(o.Dir)()
 	p, err := s.locate(o, false)
 	if quire.KindOf(err) == quire.KindNotFound {
@@ -156,7 +166,11 @@ func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (a
 		return answer{}, err
 	}
 	defer p.Close()
-	d, err := p.owned(p.trash, a.UID)
+	name := p.trash
+	if args.Aside {
+		name = p.moved
+	}
+	d, err := p.owned(name, a.UID)
 	if err != nil {
 		return answer{}, err
 	}
@@ -164,10 +178,10 @@ func (s *Spawner) purge(ctx context.Context, o quire.Order, a Account, q ask) (a
 		return answer{Already: true, Note: "already gone"}, nil
 	}
 	d.Close()
-	if _, err := s.helper(ctx, o, a, []string{"purge", "--dir", filepath.Join(filepath.Dir(o.Dir), p.trash)}, q.Env); err != nil {
+	if _, err := s.helper(ctx, o, a, []string{"purge", "--dir", filepath.Join(filepath.Dir(o.Dir), name)}, q.Env); err != nil {
 		return answer{}, err
 	}
-	if err := unix.Unlinkat(int(p.owner.Fd()), p.trash, unix.AT_REMOVEDIR); err != nil {
+	if err := unix.Unlinkat(int(p.owner.Fd()), name, unix.AT_REMOVEDIR); err != nil {
 		return answer{}, quire.Failed("Some files of the project belong to other people and were not deleted. An administrator must remove them.", err)
 	}
 	return answer{Note: "deleted"}, nil

@@ -24,6 +24,7 @@ type place struct {
 	owner *os.File // ProjectRoot/OWNER
 	name  string
 	trash string // beside it: where it goes when deleted
+	moved string // beside it: where it goes when it lives on another node
 	stage string // beside it: where it is made
 }
 
@@ -64,7 +65,7 @@ func (s *Spawner) locate(o quire.Order, create bool) (place, error) {
 		f.Close()
 		return place{}, quire.Failed("The directory for "+owner+"'s projects is not Quire's own: "+err.Error()+". An administrator must look at it.", err)
 	}
-	return place{owner: f, name: name, trash: ".trash-" + string(o.Project), stage: ".stage-" + string(o.Project)}, nil
+	return place{owner: f, name: name, trash: ".trash-" + string(o.Project), moved: ".moved-" + string(o.Project), stage: ".stage-" + string(o.Project)}, nil
 }
 
 // openBeneath opens a directory below dirfd; a link anywhere is an error.
@@ -239,6 +240,9 @@ func setTeam(fd int, a Account, team quire.TeamArgs) (quire.TeamArgs, error) {
 // and lists are right, so that the project's name never shows a half-made one.
 func (s *Spawner) makeProject(o quire.Order, a Account) (answer, error) {
 	defer s.lock(o.Dir)()
+	if s.away(o.Project) { // a move was given up while nobody could say so
+		return s.back(o, a)
+	}
 	unlock, err := s.storage.lock()
 	if err != nil {
 		return answer{}, err
@@ -306,7 +310,7 @@ func (s *Spawner) setPermissions(ctx context.Context, o quire.Order, a Account) 
 		return answer{}, err
 	}
 	defer p.Close()
-	r, err := s.permit(p, a, team)
+	r, err := s.permit(p, o.Project, a, team)
 	if err != nil {
 		return r, err
 	}
@@ -329,8 +333,11 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-func (s *Spawner) permit(p place, a Account, team quire.TeamArgs) (answer, error) {
+func (s *Spawner) permit(p place, project quire.ProjectID, a Account, team quire.TeamArgs) (answer, error) {
 	fd, err := openBeneath(int(p.owner.Fd()), p.name)
+	if errors.Is(err, unix.ENOENT) && s.away(project) {
+		return answer{}, quire.Unavailable("The project is being moved; nobody gets to its directory meanwhile.", nil)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return answer{}, quire.NotFound("project directory")
 	}
@@ -398,6 +405,14 @@ func same(d *os.File, kind acl.Kind, want []acl.Entry) bool {
 // trash renames the project inside its parent: moving a directory to another
 // parent would need write permission in it.
 func (s *Spawner) trash(o quire.Order, a Account) (answer, error) {
+	var args quire.MoveArgs
+	if err := unmarshal(o.Args, &args); err != nil {
+		return answer{}, err
+	}
+	if args.Aside {
+		defer s.lock(o.Dir)()
+		return s.trashAside(o, a)
+	}
 	return s.rename(o, a, func(p place) (string, string) { return p.name, p.trash }, "moved aside")
 }
 

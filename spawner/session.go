@@ -236,7 +236,10 @@ func (s *Spawner) launch(ctx context.Context, g Group, c launch.Command, a Accou
 			born.Close()
 		}
 	}()
-	c.Shim, c.Network, c.Group, c.Tasks = s.c.Self, s.c.Network, born, tasks
+	c.Shim, c.Group, c.Tasks = s.c.Self, born, tasks
+	if !c.Spec.Search { // what reads everything stays without a network
+		c.Network = s.c.Network
+	}
 	c.Spec.Mode = s.c.Accounts.mode()
 	c.Spec.UID, c.Spec.GID, c.Spec.Groups = a.UID, a.GID, a.Groups
 	c.Spec.Files, c.Spec.Shm, c.Spec.Dir = files, shm, "/"

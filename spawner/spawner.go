@@ -295,6 +295,9 @@ func (s *Spawner) order(ctx context.Context, a ask, files []*os.File) (answer, e
 	if o.Type == quire.OrderAccount {
 		return s.ensureAccount(ctx, o)
 	}
+	if o.Type == quire.OrderUnstage { // it is ours
+		return s.move(ctx, o, Account{})
+	}
 	account, err := s.c.Accounts.Find(ctx, o.Account, o.UID)
 	if err != nil {
 		return answer{}, err
@@ -325,6 +328,10 @@ func (s *Spawner) order(ctx context.Context, a ask, files []*os.File) (answer, e
 		return s.why(ctx, o, account, a)
 	case quire.OrderPurge:
 		return s.purge(ctx, o, account, a)
+	case quire.OrderAside, quire.OrderBack, quire.OrderPlace:
+		return s.move(ctx, o, account)
+	case quire.OrderSurvey, quire.OrderSend, quire.OrderReceive:
+		return s.stream(ctx, o, account, files)
 	case quire.OrderStart:
 		return s.start(ctx, o, account, files)
 	}

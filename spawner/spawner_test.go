@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 			os.Exit(launch.Shim())
 		case "keep":
 			os.Exit(keep.Main(os.Args[2:]))
+		case "pack":
+			os.Exit(PackMain(os.Args[2:]))
 		case "helper":
 			os.Exit(environment.Main(os.Args[2:]))
 		}

@@ -52,6 +52,9 @@ type answer struct {
 	Findings []quire.Finding `json:"findings,omitempty"`
 	More     bool            `json:"more,omitempty"`
 
+	// Of a stream of files.
+	Survey *quire.Survey `json:"survey,omitempty"`
+
 	// Of an account.
 	UID uint32 `json:"uid,omitempty"`
 

@@ -14,7 +14,7 @@ import (
 // moveOrder are all tables, those that others refer to first.
 var moveOrder = []string{
 	"users", "logins", "setup_links", "data_centers", "nodes", "projects", "members", "stars", "labels", "sessions", "works",
-	"revocations", "events", "settings", "accounts", "lowered", "moved", "peers", "join_tokens",
+	"revocations", "events", "settings", "accounts", "lowered", "moved", "peers", "join_tokens", "away", "leftovers",
 }
 
 // numbered are the tables whose rows get their number from the database.

@@ -115,6 +115,12 @@ func (t *Tx) SetProjectState(id quire.ProjectID, state quire.ProjectState, reaso
 	return err
 }
 
+// SetProjectNode stores where a project is.
+func (t *Tx) SetProjectNode(id quire.ProjectID, dc quire.DataCenterID, node quire.NodeID) error {
+	_, err := t.exec(`UPDATE projects SET data_center = $2, node = $3, changed = $4 WHERE id = $1`, id, dc, node, millis(t.Now))
+	return err
+}
+
 // MarkDeleted notes when a project was deleted, or that it is back.
 func (t *Tx) MarkDeleted(id quire.ProjectID, deleted bool) error {
 	at := sql.NullInt64{Int64: millis(t.Now), Valid: deleted}

@@ -7,18 +7,23 @@ import (
 	"quire"
 )
 
-const workSelect = `SELECT id, kind, project, by_name, author, state, error, log, steps, created, ended FROM works `
+const workSelect = `SELECT id, kind, project, by_name, author, move, state, error, log, steps, created, ended FROM works `
 
 func (t *Tx) works(where string, args ...any) (ws []quire.Work, err error) {
 	err = t.query(func(scan func(...any) error) error {
 		var w quire.Work
-		var steps string
+		var steps, move string
 		var created int64
 		var ended sql.NullInt64
-		if err := scan(&w.ID, &w.Kind, &w.Project, &w.By, &w.Author, &w.State, &w.Error, &w.Log, &steps, &created, &ended); err != nil {
+		if err := scan(&w.ID, &w.Kind, &w.Project, &w.By, &w.Author, &move, &w.State, &w.Error, &w.Log, &steps, &created, &ended); err != nil {
 			return err
 		}
 		w.Created, w.Ended = moment(created), momentOrNil(ended)
+		if move != "" {
+			if err := json.Unmarshal([]byte(move), &w.Move); err != nil {
+				return err
+			}
+		}
 		ws = append(ws, w)
 		return json.Unmarshal([]byte(steps), &ws[len(ws)-1].Steps)
 	}, workSelect+where, args...)
@@ -31,8 +36,12 @@ func (t *Tx) AddWork(w quire.Work, actor quire.UserID) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO works (id, kind, project, actor, by_name, author, state, error, log, steps, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, '', '', $8, $9)`, w.ID, w.Kind, w.Project, actor, w.By, w.Author, w.State, string(steps), millis(w.Created))
+	move, err := moveText(w)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO works (id, kind, project, actor, by_name, author, state, error, log, steps, created, move)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, '', '', $8, $9, $10)`, w.ID, w.Kind, w.Project, actor, w.By, w.Author, w.State, string(steps), millis(w.Created), move)
 	return err
 }
 
@@ -42,9 +51,32 @@ func (t *Tx) SaveWork(w quire.Work) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`UPDATE works SET state = $2, error = $3, log = $4, steps = $5, ended = $6 WHERE id = $1`,
-		w.ID, w.State, w.Error, w.Log, string(steps), millisOrNull(w.Ended))
+	move, err := moveText(w)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE works SET state = $2, error = $3, log = $4, steps = $5, ended = $6, move = $7 WHERE id = $1`,
+		w.ID, w.State, w.Error, w.Log, string(steps), millisOrNull(w.Ended), move)
 	return err
+}
+
+func moveText(w quire.Work) (string, error) {
+	if w.Move == nil {
+		return "", nil
+	}
+	b, err := json.Marshal(w.Move)
+	return string(b), err
+}
+
+// CancelWork notes who wants an open work to end. False: it is over.
+func (t *Tx) CancelWork(id quire.WorkID, by string) (bool, error) {
+	return t.exec(`UPDATE works SET cancel = $2 WHERE id = $1 AND ended IS NULL`, id, by)
+}
+
+// WorkCancel is who wants the work to end, "" for nobody.
+func (t *Tx) WorkCancel(id quire.WorkID) (by string, err error) {
+	err = t.one("work", `SELECT cancel FROM works WHERE id = $1`, []any{id}, &by)
+	return by, err
 }
 
 // OpenWorks lists all works that are not over, oldest first.

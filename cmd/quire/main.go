@@ -20,6 +20,7 @@ import (
 	"quire/apps/viewer"
 	"quire/apps/workbench"
 	"quire/compute/environment"
+	"quire/spawner"
 	"quire/spawner/launch"
 )
 
@@ -73,6 +74,8 @@ func run(args []string) int {
 			return keep.Main(args[1:])
 		case "helper":
 			return environment.Main(args[1:])
+		case "pack":
+			return spawner.PackMain(args[1:])
 		case "terminal":
 			return terminal.Main(args[1:])
 		case "workbench":

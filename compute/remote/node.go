@@ -34,6 +34,8 @@ func NodeHandler(m quire.Machine, s Streams, log *slog.Logger) http.Handler {
 		{"POST /order", RoleServer, n.order},
 		{"GET /health", RoleServer, n.health},
 		{"GET /log", RoleServer, n.lastLines},
+		{"POST /send", RoleServer, n.send},
+		{"POST /receive", RoleServer, n.receive},
 		{"POST /watch", RoleServer, n.watch},
 		{"POST /stream", RoleGateway, n.stream},
 		{"POST /renew", RoleGateway, n.renew},

@@ -89,14 +89,17 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // fakeNode is a Machine and Streams that remembers what it was asked.
 type fakeNode struct {
-	mu       sync.Mutex
-	orders   [][]byte
-	feeds    []quire.Feed
-	grants   [][]byte
-	watching int
-	err      error
-	open     func() (net.Conn, error)
-	speak    chan quire.NodeReport
+	mu          sync.Mutex
+	orders      [][]byte
+	feeds       []quire.Feed
+	grants      [][]byte
+	watching    int
+	err         error
+	open        func() (net.Conn, error)
+	speak       chan quire.NodeReport
+	send        []byte
+	got         []byte
+	asked, gone chan struct{}
 }
 
 func (f *fakeNode) Do(_ context.Context, order []byte) (quire.Receipt, error) {

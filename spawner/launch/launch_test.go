@@ -140,6 +140,37 @@ func TestBecomes(t *testing.T) {
 	}
 }
 
+// Who sends a project's files may read everything, and has nothing else of
+// root's: it writes nothing of anybody's, and cannot get more.
+func TestSearch(t *testing.T) {
+	needRoot(t)
+	dir := place(t)
+	shim := binary(t, dir)
+	if err := os.WriteFile(dir+"/secret", []byte("a secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := spec(t, dir, "/bin/cat", "/proc/self/status", dir+"/secret")
+	s.Search, s.Tmp = true, ""
+	out, err := run(t, launch.Command{Shim: shim, Spec: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"NoNewPrivs:\t1", "CapEff:\t0000000000000004", "CapPrm:\t0000000000000004", "CapBnd:\t0000000000000004", "CapAmb:\t0000000000000004", "Uid:\t2001", "a secret"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	s = spec(t, dir, "/bin/sh", "-c", "echo x >"+dir+"/secret; chmod 777 "+dir+"/secret; chown 2001 "+dir+"/secret; rm -f "+dir+"/secret; kill -0 1 && echo killed; true")
+	s.Search, s.Tmp = true, ""
+	if out, err = run(t, launch.Command{Shim: shim, Spec: s}); err != nil || strings.Contains(out, "killed") {
+		t.Fatalf("%q %v", out, err)
+	}
+	var st syscall.Stat_t
+	if b, err := os.ReadFile(dir + "/secret"); err != nil || string(b) != "a secret" || syscall.Stat(dir+"/secret", &st) != nil || st.Uid != 0 || st.Mode&0o777 != 0o600 {
+		t.Errorf("it wrote: %q %v %+v", b, err, st)
+	}
+}
+
 // A site may let sudo work; nothing else is different then.
 func TestSetuidSwitch(t *testing.T) {
 	needRoot(t)

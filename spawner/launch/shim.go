@@ -39,6 +39,7 @@ type Spec struct {
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"` // supplementary, exactly these
 
+	Search bool   `json:"search"` // it may read and search everything, whatever modes say; nothing else of root's
 	Setuid bool   `json:"setuid"` // programs like sudo may give it rights
 	Umask  int    `json:"umask"`  // 0: 0007
 	Files  uint64 `json:"files"`  // open files, lowered to the hard limit
@@ -285,7 +286,7 @@ func dropBounding(s *Spec) error {
 		if err != nil {
 			return err
 		}
-		if has == 0 {
+		if has == 0 || s.Search && c == unix.CAP_DAC_READ_SEARCH {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
@@ -302,14 +303,31 @@ func setGID(s *Spec) error {
 }
 
 func setUID(s *Spec) error {
+	if s.Search { // a change of user takes all there is, unless it is told not to
+		if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+			return err
+		}
+	}
 	return raw(unix.SYS_SETRESUID, uintptr(s.UID), uintptr(s.UID), uintptr(s.UID))
 }
 
+// capabilities are what the program has: none, or the one to read.
+func capabilities(s *Spec) (caps [2]unix.CapUserData) {
+	if s.Search {
+		const search = 1 << unix.CAP_DAC_READ_SEARCH
+		caps[0] = unix.CapUserData{Effective: search, Permitted: search, Inheritable: search}
+	}
+	return caps
+}
+
 // clearCapabilities also empties the inheritable set, which a change of user
-// leaves alone.
-func clearCapabilities(*Spec) error {
-	var none [2]unix.CapUserData
-	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
+// leaves alone. What is left stays left when the program is executed.
+func clearCapabilities(s *Spec) error {
+	caps := capabilities(s)
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil || !s.Search {
+		return err
+	}
+	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_DAC_READ_SEARCH, 0, 0)
 }
 
 func verifyGroups(s *Spec) error {
@@ -349,10 +367,8 @@ func verify(s *Spec) error {
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil {
 		return err
 	}
-	for _, c := range caps {
-		if c.Effective|c.Permitted|c.Inheritable != 0 {
-			return errors.New("capabilities are left")
-		}
+	if caps != capabilities(s) {
+		return errors.New("the capabilities are others")
 	}
 	return nil
 }

@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test'
 import { barriers, launch, look, person } from './lib/chromium.mjs'
 import { expectText } from './lib/expect.mjs'
 import { Notebook } from './lib/notebook.mjs'
-import { inside, openApp, signIn, state } from './lib/portal.mjs'
+import { inside, newProject, openApp, signIn, state } from './lib/portal.mjs'
 
 const { FLEET_PORTAL: portal, FLEET_NAMES: names, FLEET_PASSWORD: password } = process.env
 let browser, ada
@@ -75,6 +75,26 @@ for (const [project, end] of [['North', '.north.site.test:8089'], ['South', '.so
     await tab.close()
   })
 }
+
+test('a project moves to another data center, and says how far it is', async () => {
+  await newProject(ada.page, portal, 'Mover', 'Goes south')
+  await ada.page.getByRole('button', { name: 'Start', exact: true }).click()
+  await state(ada.page, 'running')
+  await ada.page.goto(`${portal}/ada/Mover/settings/admin`)
+  await look(ada.page, 'settings-move')
+  const to = (await ada.page.goto(`${portal}/ada/Mover/settings/info`)) && /\bs1\b/.test(await ada.page.getByRole('main').innerText()) ? 'n1' : 's1'
+  await ada.page.goto(`${portal}/ada/Mover/settings/admin`)
+  const node = ada.page.getByLabel('Node', { exact: true })
+  await node.selectOption({ label: (await node.locator('option').allTextContents()).find((o) => o.startsWith(`${to} in `)) })
+  await ada.page.getByRole('button', { name: 'Move', exact: true }).click()
+  await expectText(ada.page.getByRole('main'), 'The project is being moved.')
+  await state(ada.page, 'running') // it ran, so it runs again
+  await look(ada.page, 'project-moved')
+  await ada.page.goto(`${portal}/ada/Mover/settings/info`)
+  await expectText(ada.page.getByRole('main'), to)
+  await ada.page.goto(`${portal}/ada/Mover/activity`)
+  await expectText(ada.page.getByRole('main'), `moves the project: Mover to ${to}`)
+})
 
 // A form that was refused is a 400 in the console.
 test('no page of ours complained', () => assert.deepEqual(ada.errors.filter((e) => !e.includes('status of 400')), []))

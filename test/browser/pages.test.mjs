@@ -25,7 +25,7 @@ after(async () => {
 
 const pages = {
   dashboard: '/', new: '/new', search: '/search?q=eng', people: '/people', account: '/account', password: '/account/password',
-  logins: '/account/logins', log: '/account/log', admin: '/admin', users: '/admin/users', help: '/help', api: '/help/api', profile: '/ada',
+  logins: '/account/logins', log: '/account/log', admin: '/admin', 'admin-log': '/admin/log', users: '/admin/users', help: '/help', api: '/help/api', profile: '/ada',
   'project-stopped': '/ada/engine', 'project-running': '/ada/Welcome', activity: '/ada/Welcome/activity', sessions: '/ada/Welcome/sessions',
   settings: '/ada/Welcome/settings', team: '/ada/Welcome/settings/team', permissions: '/ada/Welcome/settings/permissions', 'settings-admin': '/ada/Welcome/settings/admin',
   info: '/ada/Welcome/settings/info', app: '/ada/engine/notebook/tree',
