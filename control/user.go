@@ -118,7 +118,7 @@ func (u *Users) Setup(ctx context.Context, secret, name, password string, from F
 
 const welcomeText = `This project shows what Quire does.
 
-- Open **Notebook** and run *Welcome.ipynb* cell by cell.
+- Open **JupyterLab** and run *Welcome.ipynb* cell by cell.
 - Open **Terminal**: it is a real shell in the project's directory.
 - Files in ` + "`public/`" + ` are meant for everybody; the rest belongs to the team.
 

@@ -60,6 +60,25 @@ test('JupyterLab opens from the project, and a notebook answers and is saved', a
   await picture(tab, 'lab-notebook')
 })
 
+test('the portal\'s address of a notebook and the Workbench lead to it', async () => {
+  const page = await ada.context.newPage()
+  await page.goto(`${quire.portal}/ada/engine/lab/tree/first.ipynb`)
+  const there = new Lab(page, await inside(page, '.jp-NotebookPanel'))
+  await there.cells.nth(0).getByText('kept = 20 + 1').waitFor()
+  await page.close()
+  const bench = await openApp(ada.page, 'Workbench')
+  const tree = await inside(bench, '#tree')
+  await tree.getByRole('treeitem', { name: 'first.ipynb', exact: true }).waitFor()
+  const [opened] = await Promise.all([
+    ada.context.waitForEvent('page'),
+    tree.getByRole('treeitem', { name: 'first.ipynb', exact: true }).dblclick(),
+  ])
+  const again = new Lab(opened, await inside(opened, '.jp-NotebookPanel'))
+  await again.cells.nth(0).getByText('kept = 20 + 1').waitFor()
+  await opened.close()
+  await bench.close()
+})
+
 test('the kernel and its variables outlive every role and the app itself', async () => {
   for (const role of ['gateway', 'compute', 'spawner', 'server', 'lab']) {
     if (role === 'spawner' && !quire.role('spawner')) continue

@@ -106,7 +106,7 @@ async function open(place: Place, as = "", focus = true): Promise<void> {
 async function openItem(item: Item, as = ""): Promise<void> {
   try {
     if (as === "" && item.root === "project" && /\.ipynb$/i.test(item.name) && item.entry.k === "file") {
-      window.open(`${siblings}/notebook/notebooks/${item.path}`, "_blank", "noopener");
+      window.open(`${siblings}/lab/tree/${item.path}`, "_blank", "noopener");
       return;
     }
     if (innerWidth <= 720) side(false);
