@@ -521,10 +521,7 @@ func TestMoveToAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(l.c.ProjectRoot, unix.MNT_DETACH)
-	// As whoever replaces a disk is told to.
-	if err := os.Remove(filepath.Join(l.c.StateDir, "storage")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
+	l.forget()
 	l.again()
 	src := t.TempDir()
 	sh(t, src, "head -c 3000000 /dev/urandom > big; chown -R 2001 .")
