@@ -159,8 +159,11 @@ func (r *running) here(name string) bool {
 func (r *running) speak(ctx context.Context, c *listener, v1 bool, pings chan<- struct{}) {
 	// A page learns what the kernel does from its messages, and a busy one may say
 	// nothing for long.
-	if state := r.now().State; state == kernel.Idle || state == kernel.Busy {
-		m := kernel.NewMessage(kernel.IOPub, "status", r.id, kernel.Header{}, object{"execution_state": state})
+	r.mu.Lock()
+	state, session := r.state.State, r.session
+	r.mu.Unlock()
+	if session != "" && (state == kernel.Idle || state == kernel.Busy) {
+		m := kernel.NewMessage(kernel.IOPub, "status", session, kernel.Header{}, object{"execution_state": state})
 		if c.write(ctx, &m, v1) != nil {
 			return
 		}
@@ -237,14 +240,16 @@ func (r *running) confirm(ctx context.Context, c *listener, pings <-chan struct{
 }
 
 // heardBy is the message that an entry is for a client, nil if it is not for him.
+// What we say for the kernel bears the session of its own messages: pages drop what
+// is left to handle of another one.
 func (r *running) heardBy(c *listener, e kernel.Entry) *kernel.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case e.Message != nil && e.Message.Channel == kernel.IOPub:
 		return e.Message
 	case e.Message != nil:
 		cause := e.Message.Cause()
-		r.mu.Lock()
-		defer r.mu.Unlock()
 		who := r.asked.who[cause.ID]
 		if who == "" {
 			who = cause.Session
@@ -262,10 +267,10 @@ func (r *running) heardBy(c *listener, e kernel.Entry) *kernel.Message {
 		default:
 			return nil // the kernel says so itself, or whoever asked for it knows
 		}
-		m := kernel.NewMessage(kernel.IOPub, "status", r.id, kernel.Header{}, object{"execution_state": state, "reason": e.State.Reason})
+		m := kernel.NewMessage(kernel.IOPub, "status", r.session, kernel.Header{}, object{"execution_state": state, "reason": e.State.Reason})
 		return &m
 	case e.Lost:
-		m := kernel.NewMessage(kernel.IOPub, "stream", r.id, kernel.Header{}, object{"name": "stderr", "text": "[Quire: some output came faster than this page could take it, and is left out here.]\n"})
+		m := kernel.NewMessage(kernel.IOPub, "stream", r.session, kernel.Header{}, object{"name": "stderr", "text": "[Quire: some output came faster than this page could take it, and is left out here.]\n"})
 		return &m
 	}
 	return nil

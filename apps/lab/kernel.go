@@ -47,6 +47,7 @@ type running struct {
 
 	mu      sync.Mutex
 	state   kernel.State
+	session string // of the kernel's own messages
 	seq     int64
 	ring    []kernel.Entry
 	bytes   int
@@ -231,6 +232,7 @@ func (r *running) hear(e kernel.Entry) {
 	case e.Message != nil:
 		e.Message.Head() // read once, before others look
 		e.Message.Cause()
+		r.session = e.Message.Head().Session
 		r.state.Active = time.Now().UTC()
 		if state := statusOf(e.Message); state != "" && r.state.State != state {
 			r.state.State = state

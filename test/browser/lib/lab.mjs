@@ -34,10 +34,22 @@ export class Lab {
     return cell
   }
 
+  // run presses the keys again if the cell does not even begin: while a page still
+  // arranges itself, nobody hears them.
   async run(at, code) {
     const cell = await this.type(at, code)
-    await this.page.keyboard.press('Control+Enter')
-    return cell
+    const prompt = () => cell.locator('.jp-InputPrompt').first().textContent()
+    const before = await prompt()
+    for (let tries = 1; ; tries++) {
+      await this.page.keyboard.press('Control+Enter')
+      try {
+        await until('the cell begins', async () => await prompt() !== before, 10_000)
+        return cell
+      } catch (error) {
+        if (tries === 3) throw error
+        await cell.locator('.cm-content').click()
+      }
+    }
   }
 
   async answers(at, code, text) {
