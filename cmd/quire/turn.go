@@ -151,7 +151,13 @@ func (a *answering) waits() bool {
 // when nothing is answered any more.
 func serve(ctx context.Context, s *http.Server, l net.Listener) error {
 	a := answering{conns: map[net.Conn]time.Time{}}
-	s.ConnState = a.state
+	before := s.ConnState
+	s.ConnState = func(c net.Conn, now http.ConnState) {
+		a.state(c, now)
+		if before != nil {
+			before(c, now)
+		}
+	}
 	// When Serve has returned, a knows of every connection that was taken.
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var err error
