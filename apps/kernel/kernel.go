@@ -327,9 +327,11 @@ func (k *held) end() {
 	k.gone = true
 	p, ready := k.p, k.ready
 	k.mu.Unlock()
-	if p != nil && ready {
+	switch {
+	case p == nil:
+	case ready:
 		p.end(k.farewell(p, false))
-	} else if p != nil {
+	default: // it would not hear us
 		p.end(nil)
 	}
 	k.changed(func(s *State) { s.State, s.Reason = Dead, "" })
@@ -397,7 +399,7 @@ func (k *held) beat(p *process) {
 	}
 }
 
-// forget drops what everybody has heard, and returns how far that goes.
+// forget drops what everybody has heard, up to a number.
 func (k *held) forget(seq int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

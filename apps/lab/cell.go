@@ -59,7 +59,7 @@ func (r *running) begin(seq int64, m *kernel.Message, client string) {
 	var meta struct {
 		Cell string `json:"cellId"`
 	}
-	if h.Type != "execute_request" || json.Unmarshal(m.Metadata, &meta) != nil || meta.Cell == "" || r.ks.s.sessions == nil {
+	if h.Type != "execute_request" || json.Unmarshal(m.Metadata, &meta) != nil || meta.Cell == "" {
 		return
 	}
 	if r.cells.open == nil {
@@ -362,8 +362,8 @@ func (s *server) settleCells(path string) {
 	k.write()
 }
 
-// cellRoutes are for our own part of the front end: which cells of a notebook run,
-// and with client=NAME the page of that name takes them over.
+// cellRoutes are for our own part of the front end: a page takes over the cells of
+// a kernel that other pages have left.
 func (s *server) cellRoutes(r routes) {
 	r.on("POST /api/quire/cells", func(w http.ResponseWriter, req *http.Request) error {
 		var in struct {
@@ -384,10 +384,7 @@ func (s *server) cellRoutes(r routes) {
 		}
 		out := []object{}
 		for _, c := range k.cells.open {
-			if c.client == in.Client {
-				continue
-			}
-			if k.here(c.client) { // another page of this person has it
+			if k.here(c.client) { // this page, or another one of the person
 				continue
 			}
 			c.client, c.absent = in.Client, false

@@ -77,10 +77,13 @@ func (ks *kernels) reach(ctx context.Context) (*kernel.Holder, error) {
 	ks.reaching.Lock()
 	defer ks.reaching.Unlock()
 	ks.mu.Lock()
-	h := ks.holder
+	h, closed := ks.holder, ks.closed
 	ks.mu.Unlock()
 	if h != nil {
 		return h, nil
+	}
+	if closed {
+		return nil, quire.Unavailable("JupyterLab is ending.", nil)
 	}
 	exe, err := os.Executable()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"quire"
 	"quire/apps/files"
@@ -279,7 +280,8 @@ func (p *warm) take(ctx context.Context, want kernel.Spec) *running {
 	id := p.id
 	p.id = ""
 	p.mu.Unlock()
-	defer p.fill(want)
+	// The person's first cell comes first.
+	defer time.AfterFunc(refill, func() { p.fill(want) })
 	if id == "" {
 		return nil
 	}
@@ -317,6 +319,17 @@ func (p *warm) adopt() {
 	}
 }
 
+// refill is how long a kernel that was taken is alone before the next one starts.
+const refill = 3 * time.Second
+
+// exercise has a kernel of Python do nothing once: what it loads for its first cell
+// it has loaded then.
+func (r *running) exercise() {
+	if h := r.ks.current(); h != nil && strings.HasPrefix(r.now().Name, "python") {
+		_ = h.Send(r.id, kernel.NewMessage(kernel.Shell, "execute_request", "quire", kernel.Header{}, object{"code": "pass", "silent": true, "store_history": false, "allow_stdin": false}))
+	}
+}
+
 // fill starts a kernel for whoever comes next.
 func (p *warm) fill(want kernel.Spec) {
 	want.ID, want.Path = kernel.NewID(), ""
@@ -328,13 +341,16 @@ func (p *warm) fill(want kernel.Spec) {
 		}
 		p.id = want.ID
 		p.mu.Unlock()
-		if _, err := p.s.kernels.start(context.Background(), want); err != nil {
-			p.s.log.Info("no warm kernel", "err", err)
-			p.mu.Lock()
-			if p.id == want.ID {
-				p.id = ""
-			}
-			p.mu.Unlock()
+		k, err := p.s.kernels.start(context.Background(), want)
+		if err == nil {
+			k.exercise()
+			return
 		}
+		p.s.log.Info("no warm kernel", "err", err)
+		p.mu.Lock()
+		if p.id == want.ID {
+			p.id = ""
+		}
+		p.mu.Unlock()
 	}()
 }
