@@ -194,7 +194,9 @@ func TestKernelLives(t *testing.T) {
 		t.Errorf("6*7 is %q", got)
 	}
 
-	sleep := NewMessage(Shell, "execute_request", "test", Header{}, map[string]any{"code": "import time\nprint('on', flush=True)\ntime.sleep(600)", "silent": false})
+	// Not to stop on its error: a kernel answers what it is asked in the moment after
+	// one with "aborted".
+	sleep := NewMessage(Shell, "execute_request", "test", Header{}, map[string]any{"code": "import time\nprint('on', flush=True)\ntime.sleep(600)", "silent": false, "stop_on_error": false})
 	if err := w.h.Send(id, sleep); err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,8 @@ func (s *server) runAll(ctx context.Context, run Run, name string, spec kernel.S
 // failed.
 func (s *server) runCell(ctx context.Context, run Run, h *kernel.Holder, id, source string, heard <-chan kernel.Entry) (*cell, error) {
 	m := kernel.NewMessage(kernel.Shell, "execute_request", kernel.NewID(), kernel.Header{}, object{
-		"code": source, "silent": false, "store_history": true, "user_expressions": object{}, "allow_stdin": false, "stop_on_error": true,
+		"code": source, "silent": false, "store_history": true, "user_expressions": object{}, "allow_stdin": false,
+		"stop_on_error": false, // or the kernel would pass over the cell that comes in the moment after one that failed
 	})
 	if err := h.Send(id, m); err != nil {
 		return nil, err
