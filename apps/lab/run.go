@@ -27,6 +27,9 @@ type Run struct {
 	Out    io.Writer     // what happens, for people
 }
 
+// againAfter is when a cell that did not hear an interrupt is interrupted again.
+const againAfter = 2 * time.Second
+
 // Do runs the notebook. The error says which cell failed, and how.
 func (run Run) Do(ctx context.Context) error {
 	full, err := filepath.Abs(run.Path)
@@ -146,7 +149,7 @@ func (s *server) runCell(ctx context.Context, run Run, h *kernel.Holder, id, sou
 			return c, ctx.Err()
 		case <-late:
 			failure = fmt.Errorf("it ran longer than %s and was interrupted", run.Limit)
-			late = nil
+			late = time.After(againAfter)
 			if err := h.Interrupt(ctx, id); err != nil {
 				return c, err
 			}
